@@ -1,0 +1,334 @@
+"""The JSON documents in the bucket, one model each. Fields from a newer writer are ignored; times are UTC.
+
+Who writes what: launchers write everything but Status, CheckpointList, Metrics and Result, which are the host's.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+
+Phase = Literal["preparing", "launching", "booting", "syncing", "installing", "training", "collecting", "done"]
+Outcome = Literal["succeeded", "failed", "interrupted", "timed-out", "cancelled", "lost"]
+Cause = Literal[
+    "exit", "signal", "out-of-memory", "no-checkpoint",  # failed (1): the training's own
+    "usage", "source", "cloud",  # failed (2, 3, 4): the request
+    "sync", "install",  # failed (5)
+    "spot-reclaimed", "host-stopped",  # interrupted (6)
+    "max-duration", "hung", "budget",  # timed-out (6)
+    "stopped",  # cancelled (130)
+    "vanished",  # lost (7)
+    "defect",  # failed (70): ours
+]  # fmt: skip
+Market = Literal["spot", "on-demand", "existing"]
+
+
+def _from_json(value: object) -> object:
+    if isinstance(value, dict) and set(value) == {"base64"}:
+        return base64.b64decode(value["base64"]).decode("utf-8", "surrogateescape")
+    return value
+
+
+def _to_json(value: str) -> str | dict[str, str]:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return {"base64": base64.b64encode(value.encode("utf-8", "surrogateescape")).decode()}
+    return value
+
+
+# An argument or a path as the operating system gave it: undecodable bytes survive as surrogates, in JSON as base64.
+OsString = Annotated[str, BeforeValidator(_from_json), PlainSerializer(_to_json)]
+
+
+class Document(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    version: Literal[1] = 1
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json().encode()
+
+
+class TrainingSettings(BaseModel):
+    """The part of the settings that the host acts on; nothing secret is in it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    python: str = ">=3.11"
+    install: str = "auto"
+    checkpoints: tuple[str, ...] = ("checkpoints/*",)
+    require_checkpoint: bool = False
+    resume_args: tuple[OsString, ...] = ()
+    metrics: tuple[str, ...] = ("metrics.jsonl",)
+    env: dict[str, str] = {}
+    secrets: tuple[str, ...] = ()
+    max_duration_seconds: int = 6 * 3600
+    hang_timeout_seconds: int = 0
+    grace_seconds: int = 60
+    keep_on_failure_seconds: int = 0
+
+
+class Spec(Document):
+    """The request: what to train, from which commit, how. Written once; its sha256 travels in the SSM command."""
+
+    run_id: str
+    requested_at: datetime
+    repository: str
+    name: str
+    commit: str
+    tree: str
+    branch: str | None = None
+    pull_request: int | None = None
+    api_url: str | None = None
+    source: Literal["commit", "worktree"] = "commit"
+    digest: str
+    files: int
+    bytes: int
+    manifest_bytes: int
+    script: OsString
+    args: tuple[OsString, ...] = ()
+    training: TrainingSettings
+    launch: dict[str, Any] = {}
+    dirty: tuple[str, ...] = ()
+
+
+class Pack(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str
+    bytes: int
+
+
+class Packs(Document):
+    """Which packs together hold every content of the manifest. Not trusted: the digest decides."""
+
+    digest: str
+    packs: tuple[Pack, ...]
+    uploaded_files: int = 0
+    uploaded_bytes: int = 0
+
+
+class Latest(Document):
+    """A hint: the content ids that each pack holds. Wrong hints cost time, never correctness."""
+
+    packs: dict[str, tuple[str, ...]]
+    pack_bytes: dict[str, int]
+
+
+class Claim(Document):
+    """Who settles the launch of this attempt, until when."""
+
+    owner: str
+    until: datetime
+
+
+class Offer(BaseModel):
+    """One (market, instance type, zone) with its price in USD/h, None when the price could not be had."""
+
+    model_config = ConfigDict(frozen=True)
+
+    market: Market
+    instance_type: str
+    zone: str | None = None
+    subnet: str | None = None
+    usd_per_hour: Decimal | None = None
+
+
+class OfferTried(Document):
+    """Written before RunInstances (parameters, token) and again with what came of it."""
+
+    offer: Offer
+    token: str
+    parameters: dict[str, Any]
+    instance_id: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    at: datetime
+
+
+class InstanceRecord(Document):
+    """The winner of an attempt: the only instance that is ever told to start."""
+
+    instance_id: str
+    instance_type: str
+    zone: str
+    market: Market
+    userid: str
+    launched_at: datetime
+    deadline: datetime | None = None
+    usd_per_hour: Decimal | None = None
+    architecture: str = "x86_64"
+
+
+class End(Document):
+    """Why an attempt is over, as the launcher's side sees it."""
+
+    outcome: Outcome
+    cause: Cause | None = None
+    message: str = ""
+    at: datetime
+
+
+class Stop(Document):
+    by: str
+    reason: str = ""
+    at: datetime
+
+
+class PhaseTime(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    phase: Phase
+    started_at: datetime
+    seconds: float | None = None
+
+
+class Status(Document):
+    """The host's heartbeat: a new `beat` every few seconds."""
+
+    run_id: str
+    attempt: int
+    beat: int
+    phase: Phase
+    at: datetime
+    phases: tuple[PhaseTime, ...] = ()
+    log_segments: int = 0
+    checkpoints: int = 0
+    detail: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+class Checkpoint(BaseModel):
+    """A file, or a directory packed as one tar: `bytes` and `sha256` are of what lies at `key`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: OsString
+    kind: Literal["file", "directory"] = "file"
+    bytes: int
+    sha256: str
+    key: str
+    modified_at: datetime
+    uploaded_at: datetime
+    suspect: bool = False
+
+
+class CheckpointList(Document):
+    checkpoints: tuple[Checkpoint, ...] = ()
+
+
+class Result(Document):
+    """What happened on the host, once. `exit_code` is the training's own (None: it never started, or was signalled)."""
+
+    run_id: str
+    attempt: int
+    outcome: Outcome
+    cause: Cause | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str = ""
+    digest: str | None = None
+    files: int = 0
+    phases: tuple[PhaseTime, ...] = ()
+    log_segments: int = 0
+    log_bytes: int = 0
+    checkpoints: tuple[Checkpoint, ...] = ()
+    metrics: tuple[dict[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+    at: datetime
+
+
+class Order(Document):
+    """What the SSM command tells the host process; the host trusts this, and from the bucket only what it can verify."""
+
+    run_id: str
+    attempt: int
+    bucket: str
+    region: str
+    prefix: str
+    userid: str
+    digest: str
+    spec_sha256: str
+    resume_from: Checkpoint | None = None
+    power_off: bool = True
+    deadline: datetime | None = None
+
+
+class Synced(BaseModel):
+    digest: str
+    files: int
+    bytes: int
+
+
+class ReportedInstance(BaseModel):
+    id: str
+    type: str
+    zone: str
+    market: Market
+
+
+class ReceiptLine(BaseModel):
+    """`quantity` × `unit_usd` = `usd`; `source` says where the price is from."""
+
+    item: str
+    quantity: Decimal
+    unit: str
+    unit_usd: Decimal
+    usd: Decimal
+    source: str
+
+
+class Receipt(BaseModel):
+    """At list prices. None where a price could not be had: never a guess."""
+
+    total_usd: Decimal | None = None
+    on_demand_usd: Decimal | None = None
+    lines: tuple[ReceiptLine, ...] = ()
+    as_of: datetime
+
+
+class ReportedCheckpoint(BaseModel):
+    path: OsString
+    bytes: int
+    sha256: str
+    uri: str
+    modified_at: datetime | None = None
+    suspect: bool = False
+
+
+class Report(Document):
+    """Everything that people and programs read about a run; `outcome` is None while it goes on."""
+
+    run_id: str
+    outcome: Outcome | None = None
+    cause: Cause | None = None
+    exit_code: int | None = None  # the training's own
+    signal: int | None = None
+    message: str = ""
+    hint: str = ""
+    phase: Phase = "preparing"
+    repository: str
+    name: str
+    commit: str
+    tree: str
+    branch: str | None = None
+    pull_request: int | None = None
+    script: OsString
+    args: tuple[OsString, ...] = ()
+    manifest: Synced
+    dirty: tuple[str, ...] = ()
+    instances: tuple[ReportedInstance, ...] = ()
+    attempts: int = 0
+    phases: dict[str, float] = {}
+    receipt: Receipt | None = None
+    checkpoints: tuple[ReportedCheckpoint, ...] = ()
+    metrics: tuple[dict[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+    log_tail: tuple[str, ...] = ()
+    requested_at: datetime
+    ended_at: datetime | None = None
