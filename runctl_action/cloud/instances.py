@@ -1,0 +1,349 @@
+"""EC2: which images and subnets there are, the launch call with its lease, and what state an instance is in."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import botocore.exceptions
+
+from runctl_action.cloud.session import Session, aws_errors, error_code, translated
+from runctl_action.contract.documents import Market, Offer
+from runctl_action.contract.layout import TAG_ATTEMPT, TAG_BUCKET, TAG_DEADLINE, TAG_RUN
+from runctl_action.errors import CloudError, WrongInstanceState
+
+# Public parameters (facts of AWS and Canonical); the first that fits is the default image.
+_UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{arch}/hvm/ebs-gp3/ami-id"
+_DEEP_LEARNING = "/aws/service/deeplearning/ami/{arch}/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
+
+ALIVE = frozenset({"pending", "running", "stopping", "stopped"})
+
+ErrorClass = Literal["next-offer", "quota", "back-off", "fatal"]
+_NEXT_OFFER = {
+    "InsufficientInstanceCapacity", "UnfulfillableCapacity", "Unsupported", "SpotMaxPriceTooLow",
+    "InsufficientFreeAddressesInSubnet", "InsufficientHostCapacity", "InsufficientCapacity",
+}  # fmt: skip
+_QUOTA = {"MaxSpotInstanceCountExceeded", "VcpuLimitExceeded", "InstanceLimitExceeded"}
+_BACK_OFF = {
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "InternalError",
+    "Unavailable",
+    "ServiceUnavailable",
+}
+
+
+@dataclass(frozen=True)
+class Image:
+    id: str
+    root_device: str
+    root_gib: int
+    architecture: str
+
+
+@dataclass(frozen=True)
+class Subnet:
+    id: str
+    zone: str
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An instance as DescribeInstances shows it; `reason` is StateReason's code, "" while it runs."""
+
+    id: str
+    state: str
+    type: str = ""
+    zone: str = ""
+    market: Market = "on-demand"
+    reason: str = ""
+    profile: str | None = None
+    launched_at: datetime | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_alive(self) -> bool:
+        return self.state in ALIVE
+
+    @property
+    def deadline(self) -> datetime | None:
+        try:
+            return datetime.fromisoformat(self.tags[TAG_DEADLINE])
+        except (KeyError, ValueError):
+            return None
+
+
+class Refused(CloudError):
+    """RunInstances said no; `kind` is what to do about it, `code` EC2's own word."""
+
+    def __init__(self, code: str, message: str, kind: ErrorClass) -> None:
+        super().__init__(message)
+        self.code = code
+        self.kind = kind
+
+
+class Instances:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._ec2: Any = session.client("ec2")
+
+    def image(self, ami: str | None, instance_type: str) -> Image:
+        """The image to boot: `ami` is an id, a public parameter's name, or None for the default of the type's
+        architecture (the deep-learning base image for GPU types). Raises CloudError when there is none."""
+        with aws_errors("ec2:DescribeInstanceTypes"):
+            try:
+                described = self._ec2.describe_instance_types(InstanceTypes=[instance_type])["InstanceTypes"][0]
+            except botocore.exceptions.ClientError as error:
+                if error_code(error) in {"InvalidInstanceType", "InvalidParameterValue"}:
+                    raise CloudError(
+                        f"{self._session.region} has no instance type {instance_type}",
+                        "check `instance-type` and `region`",
+                    ) from error
+                raise
+        architecture = described["ProcessorInfo"]["SupportedArchitectures"][-1]
+        if ami is None:
+            deep_learning = "GpuInfo" in described
+            names = {"x86_64": "x86_64", "arm64": "arm64"} if deep_learning else {"x86_64": "amd64", "arm64": "arm64"}
+            ami = (_DEEP_LEARNING if deep_learning else _UBUNTU).format(arch=names.get(architecture, architecture))
+        return self._described_image(self._parameter(ami) if ami.startswith("/") else ami, architecture)
+
+    def subnets(self, chosen: Sequence[str]) -> tuple[Subnet, ...]:
+        """The chosen subnets, in that order; without any, the default ones of the region."""
+        with aws_errors("ec2:DescribeSubnets"):
+            if chosen:
+                found = self._ec2.describe_subnets(SubnetIds=list(chosen))["Subnets"]
+                by_id = {item["SubnetId"]: Subnet(item["SubnetId"], item["AvailabilityZone"]) for item in found}
+                return tuple(by_id[subnet] for subnet in chosen)
+            found = self._ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"]
+        if not found:
+            raise CloudError(
+                f"there is no default subnet in {self._session.region}", 'name some: subnets = ["subnet-…"]'
+            )
+        return tuple(
+            sorted((Subnet(item["SubnetId"], item["AvailabilityZone"]) for item in found), key=lambda s: s.zone)
+        )
+
+    def profile_role_id(self, profile: str) -> str:
+        """The unique id (AROA…) of the instance profile's role: the first half of its hosts' aws:userid."""
+        with aws_errors("iam:GetInstanceProfile"):
+            try:
+                roles = self._session.client("iam").get_instance_profile(InstanceProfileName=profile)[
+                    "InstanceProfile"
+                ]["Roles"]
+            except botocore.exceptions.ClientError as error:
+                if error_code(error) == "NoSuchEntity":
+                    raise CloudError(
+                        f"there is no instance profile {profile} in this account",
+                        "check `instance-profile`, or create it",
+                    ) from error
+                raise
+        if not roles:
+            raise CloudError(f"the instance profile {profile} has no role", "add the role that hosts use to it")
+        return str(roles[0]["RoleId"])
+
+    def launch(self, parameters: Mapping[str, Any]) -> Instance:
+        """RunInstances with exactly `parameters` (their ClientToken makes a repeat the same call). Raises Refused."""
+        try:
+            with aws_errors("ec2:RunInstances"):
+                try:
+                    answer = self._ec2.run_instances(**parameters)
+                except botocore.exceptions.ClientError as error:
+                    code = error_code(error)
+                    message = str(translated(error, "ec2:RunInstances"))
+                    raise Refused(code, message, error_class(code)) from error
+        except Refused:
+            raise
+        return _instance(answer["Instances"][0])
+
+    def of_run(self, run_id: str) -> tuple[Instance, ...]:
+        """Every instance that carries the run's tag, terminated ones too while EC2 still shows them."""
+        return self._described(Filters=[{"Name": f"tag:{TAG_RUN}", "Values": [run_id]}])
+
+    def with_our_tags(self, bucket: str) -> tuple[Instance, ...]:
+        """Every instance of this bucket's runs in the region, all pages."""
+        return self._described(Filters=[{"Name": f"tag:{TAG_BUCKET}", "Values": [bucket]}])
+
+    def find(self, instance_id: str) -> Instance | None:
+        """The instance, or None where EC2 knows none of that id (also for a moment right after its launch)."""
+        try:
+            found = self._described(InstanceIds=[instance_id])
+        except _NotFound:
+            return None
+        return found[0] if found else None
+
+    def terminate(self, instance_ids: Iterable[str]) -> None:
+        """Ends them; one that is gone already is fine."""
+        for instance_id in instance_ids:
+            with aws_errors("ec2:TerminateInstances"):
+                try:
+                    self._ec2.terminate_instances(InstanceIds=[instance_id])
+                except botocore.exceptions.ClientError as error:
+                    if error_code(error) != "InvalidInstanceID.NotFound":
+                        raise
+
+    def _parameter(self, name: str) -> str:
+        with aws_errors("ssm:GetParameter"):
+            try:
+                return str(self._session.client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
+            except botocore.exceptions.ClientError as error:
+                if error_code(error) == "ParameterNotFound":
+                    raise CloudError(
+                        f"there is no image parameter {name} in {self._session.region}", "check `ami`"
+                    ) from error
+                raise
+
+    def _described_image(self, ami: str, architecture: str) -> Image:
+        with aws_errors("ec2:DescribeImages"):
+            try:
+                found = self._ec2.describe_images(ImageIds=[ami])["Images"]
+            except botocore.exceptions.ClientError as error:
+                if error_code(error).startswith("InvalidAMIID"):
+                    found = []
+                else:
+                    raise
+        if not found:
+            raise CloudError(
+                f"there is no image {ami} in {self._session.region}", "check `ami`: images differ by region"
+            )
+        image = found[0]
+        device = image["RootDeviceName"]
+        sizes = [
+            m["Ebs"].get("VolumeSize", 8)
+            for m in image.get("BlockDeviceMappings", ())
+            if "Ebs" in m and m["DeviceName"] == device
+        ]
+        return Image(ami, device, int(sizes[0]) if sizes else 8, image.get("Architecture", architecture))
+
+    def _described(self, **request: Any) -> tuple[Instance, ...]:
+        with aws_errors("ec2:DescribeInstances"):
+            try:
+                pages = self._ec2.get_paginator("describe_instances").paginate(**request)
+                return tuple(_instance(i) for page in pages for r in page["Reservations"] for i in r["Instances"])
+            except botocore.exceptions.ClientError as error:
+                if error_code(error).startswith("InvalidInstanceID"):
+                    raise _NotFound from error
+                raise
+
+
+class _NotFound(Exception):
+    pass
+
+
+def launch_parameters(
+    offer: Offer,
+    image: Image,
+    *,
+    run_id: str,
+    attempt: int,
+    bucket: str,
+    deadline: datetime,
+    lease_minutes: int,
+    instance_profile: str,
+    security_groups: Sequence[str] = (),
+    volume_gib: int | None = None,
+) -> dict[str, Any]:
+    """RunInstances' parameters without the ClientToken: the lease is a part of the launch call itself."""
+    tags = [
+        {"Key": "Name", "Value": f"runctl {run_id}"},
+        {"Key": TAG_RUN, "Value": run_id},
+        {"Key": TAG_ATTEMPT, "Value": str(attempt)},
+        {"Key": TAG_DEADLINE, "Value": deadline.astimezone(UTC).isoformat(timespec="seconds")},
+        {"Key": TAG_BUCKET, "Value": bucket},
+    ]
+    ebs = {"VolumeType": "gp3", "DeleteOnTermination": True, "VolumeSize": max(volume_gib or 0, image.root_gib)}
+    parameters: dict[str, Any] = {
+        "ImageId": image.id,
+        "InstanceType": offer.instance_type,
+        "MinCount": 1,
+        "MaxCount": 1,
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        "UserData": user_data(lease_minutes),
+        "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 2, "HttpEndpoint": "enabled"},
+        "IamInstanceProfile": {"Name": instance_profile},
+        "BlockDeviceMappings": [{"DeviceName": image.root_device, "Ebs": ebs}],
+        "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume")],
+    }
+    if offer.subnet:
+        parameters["SubnetId"] = offer.subnet
+    if security_groups:
+        parameters["SecurityGroupIds"] = list(security_groups)
+    if offer.market == "spot":
+        spot = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+        parameters["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": spot}
+    return parameters
+
+
+# cloud-init runs a boothook early and at every boot. There, `shutdown +N` may find no logind yet and then powers off at
+# once, so the timer is systemd's own; `shutdown` is for images without systemd. The second timer is for a guest that
+# ignores the first. The host process replaces both once a run has started.
+_BOOT_TIMER = """#cloud-boothook
+#!/bin/sh
+arm() {{ systemd-run --quiet --collect --unit="$1" --on-active="$2" $3; }}
+systemctl stop runctl-lease.timer runctl-lease-forced.timer >/dev/null 2>&1
+if arm runctl-lease {seconds} "shutdown -h now" && arm runctl-lease-forced {forced} "poweroff -f"; then exit 0; fi
+shutdown -h +{minutes}
+"""
+
+
+def user_data(lease_minutes: int) -> str:
+    """The boot timer: the instance powers itself off after `lease_minutes` unless a run replaces this lease."""
+    return _BOOT_TIMER.format(seconds=lease_minutes * 60, forced=lease_minutes * 60 + 300, minutes=lease_minutes)
+
+
+def error_class(code: str) -> ErrorClass:
+    """What an error code of RunInstances means for the next offer (the classes are of the EC2 API's error reference)."""
+    if code in _NEXT_OFFER:
+        return "next-offer"
+    if code in _QUOTA:
+        return "quota"
+    return "back-off" if code in _BACK_OFF else "fatal"
+
+
+_ADVICE = {
+    "pending": ("is still starting", "wait a minute, then run it again"),
+    "stopping": ("is stopping", "wait until it is stopped, then: aws ec2 start-instances --instance-ids {id}"),
+    "stopped": ("is stopped", "start it: aws ec2 start-instances --instance-ids {id}"),
+    "shutting-down": ("is being terminated", "choose another instance, or leave `instance-id` out to launch one"),
+    "terminated": ("was terminated", "choose another instance, or leave `instance-id` out to launch one"),
+    "running": ("is running", "stop what runs on it first: runctl-action list"),
+}
+
+
+def require_state(instance: Instance | None, instance_id: str, allowed: Sequence[str], doing: str) -> Instance:
+    """The instance, if its state is one of `allowed`. Raises WrongInstanceState that names the state and the next command."""
+    if instance is None:
+        raise WrongInstanceState(
+            f"cannot {doing}: there is no instance {instance_id} in this region and account",
+            "check `instance-id`, `region` and the account: aws sts get-caller-identity",
+        )
+    if instance.state not in allowed:
+        what, advice = _ADVICE.get(instance.state, (f"is {instance.state}", "look at it in the EC2 console"))
+        raise WrongInstanceState(
+            f"cannot {doing}: instance {instance.id} {what} (state {instance.state}; needed: {' or '.join(allowed)})",
+            advice.format(id=instance.id),
+        )
+    return instance
+
+
+def _instance(item: Mapping[str, Any]) -> Instance:
+    profile = item.get("IamInstanceProfile", {}).get("Arn")
+    return Instance(
+        id=item["InstanceId"],
+        state=item["State"]["Name"],
+        type=item.get("InstanceType", ""),
+        zone=item.get("Placement", {}).get("AvailabilityZone", ""),
+        market="spot" if item.get("InstanceLifecycle") == "spot" else "on-demand",
+        reason=item.get("StateReason", {}).get("Code", ""),
+        profile=profile.rsplit("/", 1)[-1] if profile else None,
+        launched_at=item.get("LaunchTime"),
+        tags={tag["Key"]: tag["Value"] for tag in item.get("Tags", ())},
+    )
+
+
+def token_bytes(parameters: Mapping[str, Any]) -> bytes:
+    """A canonical form of the launch parameters, to derive their ClientToken from."""
+    return base64.b85encode(repr(sorted(parameters.items())).encode())

@@ -1,0 +1,47 @@
+"""Which (market, instance type, zone) to ask for, in which order. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Literal
+
+from runctl_action.contract.documents import Market, Offer
+
+Prices = Mapping[tuple[Market, str, str], Decimal]
+
+
+def rank(
+    instance_types: Sequence[str],
+    zones: Sequence[tuple[str, str]],
+    spot: Literal["never", "prefer", "require"],
+    prices: Prices,
+    *,
+    max_price: Decimal | None = None,
+) -> tuple[Offer, ...]:
+    """Offers, best first. `zones` are (zone, subnet id); `prices` in USD per hour by (market, type, zone), a missing one
+    is unknown. Spot comes before on-demand under `prefer`; the types' own order stays unless the first is `cheapest`;
+    among zones the cheaper is first. Offers known to cost more than `max_price` are left out."""
+    cheapest = bool(instance_types) and instance_types[0] == "cheapest"
+    types = [name for name in instance_types if name != "cheapest"]
+    markets: list[Market] = {"never": ["on-demand"], "prefer": ["spot", "on-demand"], "require": ["spot"]}[spot]  # type: ignore[assignment]
+    ranked: list[Offer] = []
+    for market in markets:
+        offers = [
+            Offer(
+                market=market,
+                instance_type=name,
+                zone=zone,
+                subnet=subnet,
+                usd_per_hour=prices.get((market, name, zone)),
+            )
+            for name in types
+            for zone, subnet in zones
+        ]
+        offers = [o for o in offers if max_price is None or o.usd_per_hour is None or o.usd_per_hour <= max_price]
+        order = {name: index for index, name in enumerate(types)}
+        offers.sort(
+            key=lambda o: (0 if cheapest else order[o.instance_type], o.usd_per_hour is None, o.usd_per_hour or 0)
+        )
+        ranked += offers
+    return tuple(ranked)
