@@ -125,6 +125,8 @@ class Claim(Document):
 
     owner: str
     until: datetime
+    # Attempts up to this one may be opened without anybody asking again.
+    last_attempt: int
 
 
 class Offer(BaseModel):
@@ -175,7 +177,10 @@ class End(Document):
 
 
 class Stop(Document):
+    """Somebody asked to stop; it holds for attempts up to `attempt`, so that a run can be opened again later."""
+
     by: str
+    attempt: int
     reason: str = ""
     at: datetime
 

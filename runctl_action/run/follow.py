@@ -1,0 +1,101 @@
+"""Reading a run's log while it grows: segment by segment, in order, to whoever shows it."""
+
+from __future__ import annotations
+
+import codecs
+from collections import deque
+from collections.abc import Callable
+
+import zstandard
+
+from runctl_action.cloud.store import Store
+from runctl_action.contract.layout import Layout, parse_log_key
+from runctl_action.run.observe import Attempt, Observation
+
+_TAIL_LINES = 60
+# A reader that comes late begins this many segments before the end, rather than replay hours.
+_LATE_SEGMENTS = 20
+# A segment of a hostile host must not fill the launcher's memory.
+_MAX_SEGMENT_BYTES = 64 * 1024 * 1024
+
+
+class Follower:
+    """Keeps its place in the log of each attempt. `output(text)` gets the log, `phase(name, detail)` each new phase."""
+
+    def __init__(
+        self,
+        store: Store,
+        layout: Layout,
+        *,
+        output: Callable[[str], None],
+        phase: Callable[[str, str], None],
+        warn: Callable[[str], None],
+        from_start: bool = True,
+    ) -> None:
+        self._store = store
+        self._layout = layout
+        self._output = output
+        self._phase = phase
+        self._warn = warn
+        self._from_start = from_start
+        self._attempt = 0
+        self._after: str | None = None
+        self._shown_phase: tuple[int, str] = (0, "")
+        self._shown_warnings: set[str] = set()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._partial = ""
+
+    def follow(self, seen: Observation) -> None:
+        """Shows what is new since the last call."""
+        last = seen.last
+        if last is None or last.record is None:
+            return
+        if last.number != self._attempt:
+            self._begin(last, seen.spec.run_id)
+        if last.status and (last.number, last.status.phase) != self._shown_phase and last.status.phase != "done":
+            self._shown_phase = (last.number, last.status.phase)
+            self._phase(last.status.phase, last.status.detail)
+        for warning in last.status.warnings if last.status else ():
+            if warning not in self._shown_warnings:
+                self._shown_warnings.add(warning)
+                self._warn(warning)
+        if last.has_started:
+            self._read(last, seen.spec.run_id)
+
+    def tail(self) -> tuple[str, ...]:
+        """The last lines that were read."""
+        return (*self._tail, self._partial) if self._partial else tuple(self._tail)
+
+    def _begin(self, attempt: Attempt, run_id: str) -> None:
+        assert attempt.record is not None
+        self._attempt = attempt.number
+        self._after = None
+        self._decoder.reset()
+        host = self._layout.host(attempt.record.userid, run_id, attempt.number)
+        segments = attempt.status.log_segments if attempt.status else 0
+        if not self._from_start and segments > _LATE_SEGMENTS:
+            # "~" sorts after any phase's name, so this is behind every segment with the index before.
+            self._after = host.log(segments - _LATE_SEGMENTS - 1, "~")
+        self._from_start = True
+
+    def _read(self, attempt: Attempt, run_id: str) -> None:
+        assert attempt.record is not None
+        host = self._layout.host(attempt.record.userid, run_id, attempt.number)
+        for item in self._store.list(host.log_prefix, start_after=self._after):
+            stored = self._store.get(item.key)
+            if stored is None:
+                return
+            self._after = item.key
+            _, phase = parse_log_key(item.key)
+            if (attempt.number, phase) != self._shown_phase:
+                self._shown_phase = (attempt.number, phase)
+                self._phase(phase, "")
+            reader = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(stored.data)
+            text = self._decoder.decode(reader.read(_MAX_SEGMENT_BYTES))
+            self._remember(text)
+            self._output(text)
+
+    def _remember(self, text: str) -> None:
+        *lines, self._partial = (self._partial + text)[-1_000_000:].split("\n")
+        self._tail.extend(lines)

@@ -1,0 +1,134 @@
+"""One request to train one commit: everything that can be wrong with it is found here, before anything is spent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from runctl_action.cloud.instances import Instances, require_state
+from runctl_action.cloud.store import Store
+from runctl_action.contract.documents import Claim, Packs, Spec
+from runctl_action.contract.layout import Layout
+from runctl_action.errors import SettingsError
+from runctl_action.settings import Settings
+from runctl_action.source import packs as source_packs
+from runctl_action.source import repository as source_repository
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked request: its spec, and what it takes to put its source into the bucket."""
+
+    spec: Spec
+    upload_source: Callable[[], Packs]
+
+
+def prepare(
+    settings: Settings,
+    *,
+    cwd: Path,
+    environ: Mapping[str, str],
+    store: Store,
+    instances: Instances,
+    revision: str,
+    now: datetime,
+) -> Request:
+    """Checks the source and the cloud. Raises SettingsError, SourceError or CloudError; writes nothing.
+    The same request (repository, workflow job, name, commit, content, arguments, settings) has the same run id."""
+    repository = source_repository.open_repository(cwd, environ)
+    if not settings.script:
+        raise SettingsError("no script was given", "runctl-action train SCRIPT [-- ARGS…]")
+    script = source_repository.find_script(repository, cwd, settings.script, revision)
+    source = source_repository.read_source(repository, revision, settings.source, settings.max_file_bytes)
+    launch = settings.launch_record() | _checked_cloud(settings, store, instances)
+    training = settings.training()
+    name = settings.name or Path(script).stem
+    identity = json.dumps(
+        [
+            repository.name,
+            [environ.get(key, "") for key in ("GITHUB_WORKFLOW", "GITHUB_RUN_ID", "GITHUB_JOB")],
+            name,
+            source.commit,
+            source.manifest.digest,
+            script,
+            settings.args,
+            training.model_dump(mode="json"),
+            {k: v for k, v in launch.items() if k != "role_id"},
+        ],
+        sort_keys=True,
+        default=str,
+    )
+    canonical = source.manifest.canonical()
+    spec = Spec(
+        run_id=f"{_slug(name)}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}",
+        requested_at=now,
+        repository=repository.name,
+        name=name,
+        commit=source.commit,
+        tree=source.tree,
+        branch=source.branch,
+        api_url=environ.get("GITHUB_API_URL"),
+        source=source.kind,
+        digest=source.manifest.digest,
+        files=len(source.manifest.entries),
+        bytes=source.manifest.total_bytes,
+        manifest_bytes=len(canonical),
+        script=script,
+        args=tuple(settings.args),
+        training=training,
+        launch=launch,
+        dirty=source.dirty,
+    )
+    layout = Layout(prefix=settings.prefix)
+    return Request(spec, lambda: source_packs.upload_source(source, store, layout))
+
+
+def submit(request: Request, store: Store, layout: Layout) -> tuple[Spec, bool]:
+    """Writes the spec once. The spec that is in the bucket (ours, or that of whoever asked first), and whether it is new."""
+    key = layout.run(request.spec.run_id).spec
+    store.put(layout.open_marker(request.spec.run_id), b"")
+    if store.put(key, request.spec.to_json(), if_none_match=True) is not None:
+        return request.spec, True
+    stored = store.get(key)
+    assert stored is not None
+    return Spec.model_validate_json(stored.data), False
+
+
+def open_again(spec: Spec, store: Store, layout: Layout, *, attempts: int, me: str, now: datetime) -> None:
+    """Opens one more attempt of a run that is over; the settle loop does the rest."""
+    allowed = max(1, int(spec.launch.get("max_attempts", 1)))
+    claim = Claim(owner=me, until=now + timedelta(minutes=3), last_attempt=attempts + allowed)
+    store.put(layout.open_marker(spec.run_id), b"")
+    store.put(layout.run(spec.run_id).claim(attempts + 1), claim.to_json(), if_none_match=True)
+
+
+def _checked_cloud(settings: Settings, store: Store, instances: Instances) -> dict[str, object]:
+    """Asks AWS about everything that the launch will name, so that a typing error costs a second and no money."""
+    store.check()
+    if settings.instance_id:
+        require_state(instances.find(settings.instance_id), settings.instance_id, ("running",), "train on it")
+        return {}
+    if not settings.instance_profile:
+        raise SettingsError(
+            "no instance profile is set: a host without one cannot be reached by SSM, nor write its results",
+            'set `instance-profile` in runctl.toml, for example: instance-profile = "runctl-host"',
+        )
+    role_id = instances.profile_role_id(settings.instance_profile)
+    types = [name for name in settings.instance_type if name != "cheapest"]
+    if not types:
+        raise SettingsError(
+            "no instance type is set", 'set `instance-type`, for example: instance-type = ["g5.xlarge"]'
+        )
+    for name in types:
+        instances.image(settings.ami, name)
+    instances.subnets(settings.subnets)
+    return {"role_id": role_id}
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-") or "run"

@@ -1,0 +1,114 @@
+"""The report of a run, from what is seen of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from runctl_action.contract.documents import Report, ReportedCheckpoint, ReportedInstance, Synced
+from runctl_action.report import meaning
+from runctl_action.run.observe import Attempt, Observation
+
+
+def summarize(seen: Observation, *, uri: Callable[[str], str], log_tail: Sequence[str] = ()) -> Report:
+    """The report as of now: final (`outcome` set) when the last attempt is over. `uri` makes s3:// of a key."""
+    spec, last = seen.spec, seen.last
+    end = last.end if last else None
+    result = last.result if last else None
+    best = _with_checkpoints(seen)
+    report = Report(
+        run_id=spec.run_id,
+        outcome=end.outcome if end else None,
+        cause=end.cause if end else None,
+        exit_code=result.exit_code if result else None,
+        signal=result.signal if result else None,
+        message=end.message if end else "",
+        phase=_phase(last),
+        repository=spec.repository,
+        name=spec.name,
+        commit=spec.commit,
+        tree=spec.tree,
+        branch=spec.branch,
+        pull_request=spec.pull_request,
+        script=spec.script,
+        args=spec.args,
+        manifest=Synced(digest=spec.digest, files=spec.files, bytes=spec.bytes),
+        dirty=spec.dirty,
+        instances=tuple(
+            ReportedInstance(
+                id=a.record.instance_id, type=a.record.instance_type, zone=a.record.zone, market=a.record.market
+            )
+            for a in seen.attempts
+            if a.record
+        ),
+        attempts=len(seen.attempts),
+        phases=_phases(seen),
+        checkpoints=tuple(
+            ReportedCheckpoint(
+                path=c.path,
+                bytes=c.bytes,
+                sha256=c.sha256,
+                uri=uri(c.key),
+                modified_at=c.modified_at,
+                suspect=c.suspect,
+            )
+            for c in (best.checkpoints if best else ())
+        ),
+        metrics=result.metrics if result else (),
+        warnings=_warnings(seen),
+        log_tail=tuple(log_tail) if end and end.outcome != "succeeded" else (),
+        requested_at=spec.requested_at,
+        ended_at=end.at if end else None,
+    )
+    return report.model_copy(update={"hint": meaning.hint(report)})
+
+
+def _with_checkpoints(seen: Observation) -> Attempt | None:
+    """The latest attempt that has any: a failed attempt's predecessor's are still there to resume from."""
+    return next((a for a in reversed(seen.attempts) if a.checkpoints), None)
+
+
+def _phase(last: Attempt | None) -> str:
+    if last is None:
+        return "preparing"
+    if last.end:
+        return "done"
+    if last.status:
+        return last.status.phase
+    return "booting" if last.record else "launching"
+
+
+def _phases(seen: Observation) -> dict[str, float]:
+    """Seconds per phase, over all attempts; the launcher's own are known to the process that took them."""
+    seconds: dict[str, float] = {}
+    for name in ("preparing", "launching", "booting"):
+        if name in seen.knowledge.timings:
+            seconds[name] = round(seen.knowledge.timings[name], 2)
+    for attempt in seen.attempts:
+        told = attempt.result.phases if attempt.result else attempt.status.phases if attempt.status else ()
+        for phase in told:
+            if phase.seconds is not None and phase.phase != "done":
+                seconds[phase.phase] = round(seconds.get(phase.phase, 0) + phase.seconds, 2)
+    return seconds
+
+
+def _warnings(seen: Observation) -> tuple[str, ...]:
+    found: list[str] = []
+    if seen.spec.dirty:
+        shown = ", ".join(seen.spec.dirty[:5]) + (
+            f" and {len(seen.spec.dirty) - 5} more" if len(seen.spec.dirty) > 5 else ""
+        )
+        what = "trained as they are on disk" if seen.spec.source == "worktree" else "not in the commit, so not trained"
+        found.append(f"uncommitted changes, {what}: {shown}")
+    for attempt in seen.attempts:
+        refused = [t for t in attempt.tried if t.error_code]
+        if attempt.record and attempt.record.market == "on-demand" and any(t.offer.market == "spot" for t in refused):
+            codes = ", ".join(sorted({t.error_code or "" for t in refused if t.offer.market == "spot"}))
+            found.append(
+                f"attempt {attempt.number} runs ON-DEMAND: spot was refused ({codes}); "
+                "`spot: require` refuses instead of falling back"
+            )
+        if attempt.number < len(seen.attempts) and attempt.end:
+            found.append(f"attempt {attempt.number} {attempt.end.outcome}: {attempt.end.message or attempt.end.cause}")
+        told = attempt.result.warnings if attempt.result else attempt.status.warnings if attempt.status else ()
+        found += told
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,308 @@
+"""`decide` as a table, and searched: no observation starts two hosts, ends another run's, or stalls."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runctl_action.cloud.instances import Instance
+from runctl_action.contract.documents import (
+    Checkpoint,
+    Claim,
+    End,
+    InstanceRecord,
+    Offer,
+    OfferTried,
+    Packs,
+    Report,
+    Result,
+    Spec,
+    Status,
+    Stop,
+    Synced,
+    TrainingSettings,
+)
+from runctl_action.contract.layout import TAG_DEADLINE, TAG_RUN
+from runctl_action.run import decide
+from runctl_action.run.observe import Attempt, Knowledge, Observation
+
+NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
+ME, OTHER = "me", "somebody else"
+DIGEST = "d" * 64
+
+
+def spec(**training: Any) -> Spec:
+    return Spec(
+        run_id="train-1", requested_at=NOW, repository="o/r", name="train", commit="c" * 40, tree="t" * 40, digest=DIGEST,
+        files=1, bytes=1, manifest_bytes=1, script="train.py", training=TrainingSettings(**training),
+        launch={"max_attempts": 3, "lease_seconds": 900},
+    )  # fmt: skip
+
+
+def claim(owner: str = ME, *, expired: bool = False) -> Claim:
+    return Claim(owner=owner, until=NOW + timedelta(minutes=-1 if expired else 3), last_attempt=3)
+
+
+def instance(id: str = "i-1", state: str = "running", **fields: Any) -> Instance:
+    return Instance(id=id, state=state, tags={TAG_RUN: "train-1"} | fields.pop("tags", {}), **fields)
+
+
+def record(id: str = "i-1", *, age: timedelta = timedelta(seconds=30), market: Any = "spot") -> InstanceRecord:
+    return InstanceRecord(
+        instance_id=id,
+        instance_type="t3.medium",
+        zone="us-east-1a",
+        market=market,
+        userid=f"AROA:{id}",
+        launched_at=NOW - age,
+    )
+
+
+def status() -> Status:
+    return Status(run_id="train-1", attempt=1, beat=3, phase="training", at=NOW)
+
+
+def result(**fields: Any) -> Result:
+    defaults: dict[str, Any] = {"outcome": "succeeded", "exit_code": 0, "digest": DIGEST}
+    return Result(run_id="train-1", attempt=1, at=NOW, **(defaults | fields))
+
+
+def attempt(number: int = 1, **fields: Any) -> Attempt:
+    return Attempt(number=number, claim=fields.pop("claim", claim()), claim_etag="e", **fields)
+
+
+def seen(*attempts: Attempt, knowledge: Knowledge | None = None, **fields: Any) -> Observation:
+    defaults: dict[str, Any] = {
+        "now": NOW, "monotonic": 1000.0, "spec": spec(), "spec_sha256": "s" * 64, "is_open": True,
+        "packs": Packs(digest=DIGEST, packs=()), "stop": None, "report": None,
+    }  # fmt: skip
+    return Observation(attempts=attempts, knowledge=knowledge or Knowledge(me=ME), **(defaults | fields))
+
+
+def ready(**fields: Any) -> Knowledge:
+    return Knowledge(
+        me=ME, platforms={"i-1": "Linux x86_64"}, beat_changed_at=fields.pop("beat_changed_at", 1000.0), **fields
+    )
+
+
+def tried(**fields: Any) -> OfferTried:
+    return OfferTried(offer=Offer(market="spot", instance_type="t3.medium"), token="t", parameters={}, at=NOW, **fields)
+
+
+def end(outcome: Any = "failed", cause: Any = "exit") -> End:
+    return End(outcome=outcome, cause=cause, at=NOW)
+
+
+def report(outcome: Any = "failed", attempts: int = 1) -> Report:
+    return Report(
+        run_id="train-1", outcome=outcome, repository="o/r", name="train", commit="c", tree="t", script="train.py",
+        manifest=Synced(digest=DIGEST, files=1, bytes=1), attempts=attempts, requested_at=NOW,
+    )  # fmt: skip
+
+
+CHECKPOINT = Checkpoint(path="c/1", bytes=1, sha256="a" * 64, key="k", modified_at=NOW, uploaded_at=NOW)
+STOP = Stop(by="somebody", attempt=1, at=NOW)
+PAST = {TAG_DEADLINE: (NOW - timedelta(seconds=1)).isoformat()}
+RUNNING = {"record": record(), "instances": (instance(),)}
+
+TABLE: dict[str, tuple[Observation, Any]] = {
+    "a new run gets its first attempt": (seen(), decide.OpenAttempt(1, 3)),
+    "the source goes up beside the launch": (seen(attempt(), packs=None, knowledge=Knowledge(ME, can_upload=True)), decide.Upload()),
+    "my claim launches": (seen(attempt()), decide.Launch(1)),
+    "another's claim is waited for": (seen(attempt(claim=claim(OTHER))), decide.Wait),
+    "another's expired claim is taken over": (seen(attempt(claim=claim(OTHER, expired=True))), decide.TakeOver(1)),
+    "an instance without a winner is adopted": (seen(attempt(instances=(instance("i-2"), instance("i-1")))), decide.Adopt(1, "i-1")),
+    "a stop before the launch ends it": (seen(attempt(), stop=STOP), decide.EndAttempt),
+    "a stop with an unanswered launch asks again first": (seen(attempt(tried=(tried(),)), stop=STOP), decide.Launch(1)),
+    "a loser is terminated": (
+        seen(attempt(record=record(), instances=(instance(), instance("i-2")))), decide.Terminate(("i-2",), "another instance won attempt 1")),
+    "an instance past its deadline is terminated": (seen(attempt(record=record(), instances=(instance(tags=PAST),))), decide.Terminate),
+    "a pending instance is waited for": (seen(attempt(record=record(), instances=(instance(state="pending"),))), decide.Wait),
+    "a running instance is asked whether it is ready": (seen(attempt(**RUNNING)), decide.Probe(1, "i-1")),
+    "a ready one without source waits for the upload": (seen(attempt(**RUNNING), packs=None, knowledge=ready(upload="running")), decide.Wait),
+    "a failed upload ends the attempt": (seen(attempt(**RUNNING), packs=None, knowledge=ready(upload="failed")), decide.EndAttempt),
+    "a ready one is started": (seen(attempt(**RUNNING), knowledge=ready()), decide.Start(1, "i-1", None)),
+    "a start that was not heard is sent again": (seen(attempt(**RUNNING), knowledge=ready(started_at={"i-1": 900.0})), decide.Start),
+    "a start that was just sent is waited for": (seen(attempt(**RUNNING), knowledge=ready(started_at={"i-1": 999.0})), decide.Wait),
+    "three failed starts end it": (seen(attempt(**RUNNING), knowledge=ready(start_failures=3)), decide.EndAttempt),
+    "never ready ends it": (seen(attempt(record=record(age=timedelta(minutes=16)), instances=(instance(),))), decide.EndAttempt),
+    "a training is followed": (seen(attempt(**RUNNING, status=status()), knowledge=ready()), decide.Wait(1, "the training")),
+    "a silent host on a running instance is waited for": (
+        seen(attempt(**RUNNING, status=status()), knowledge=ready(beat_changed_at=900.0)), decide.Wait),
+    "a host that is silent for long is ended": (
+        seen(attempt(**RUNNING, status=status()), knowledge=ready(beat_changed_at=0.0)), decide.Terminate),
+    "a silent existing instance is never ended by us": (
+        seen(attempt(record=record(market="existing"), instances=(instance(),), status=status()), knowledge=ready(beat_changed_at=0.0)), decide.Wait),
+    "a result ends the attempt": (seen(attempt(**RUNNING, result=result())), decide.EndAttempt(1, "succeeded", None, "")),
+    "a success with another exit code is a defect": (
+        seen(attempt(**RUNNING, result=result(exit_code=3))),
+        decide.EndAttempt(1, "failed", "defect", "the host said succeeded, but the exit code is 3")),
+    "a success of other code is a sync failure": (seen(attempt(**RUNNING, result=result(digest="0" * 64))), decide.EndAttempt),
+    "an ended attempt's instance is terminated": (
+        seen(attempt(**RUNNING, end=end())), decide.Terminate(("i-1",), "attempt 1 is over")),
+    "a kept one stays": (seen(attempt(**RUNNING, status=status(), end=end()), spec=spec(keep_on_failure_seconds=600)), decide.Finish()),
+    "an existing instance is never terminated": (
+        seen(attempt(record=record(market="existing"), instances=(instance(),), end=end())), decide.Finish()),
+    "an interruption gets another attempt": (seen(attempt(end=end("interrupted", "spot-reclaimed"))), decide.OpenAttempt(2, 3)),
+    "a stop gets none": (seen(attempt(end=end("interrupted", "spot-reclaimed")), stop=STOP), decide.Finish()),
+    "a failure gets none": (seen(attempt(end=end())), decide.Finish()),
+    "the last attempt's interruption is the end": (
+        seen(attempt(end=end()), attempt(2, end=end()), attempt(3, end=end("interrupted", "spot-reclaimed"))), decide.Finish()),
+    "a finished run is closed": (seen(attempt(end=end()), report=report()), decide.Finish()),
+    "a closed one is done": (seen(attempt(end=end()), report=report(), is_open=False), decide.Done()),
+    "a finished run's instance is terminated": (seen(attempt(**RUNNING, end=end()), report=report(), is_open=False), decide.Terminate),
+    "a run opened again goes on": (seen(attempt(end=end()), attempt(2), report=report()), decide.Launch(2)),
+    "a reclaim without notice": (
+        seen(attempt(record=record(), status=status(), instances=(instance(state="terminated", reason="Server.SpotInstanceTermination"),))),
+        decide.EndAttempt(1, "interrupted", "spot-reclaimed", "AWS reclaimed the spot instance without a notice")),
+    "gone without a result is lost": (
+        seen(attempt(record=record(), status=status(), instances=(instance(state="terminated", reason="Client.InstanceInitiatedShutdown"),))),
+        decide.EndAttempt),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_decide(case: str) -> None:
+    observation, expected = TABLE[case]
+    action = decide.decide(observation)
+    assert isinstance(action, expected) if isinstance(expected, type) else action == expected
+
+
+def test_a_silent_host_is_lost_only_when_ec2_shows_it_gone() -> None:
+    silent = ready(beat_changed_at=-10_000.0)
+    for state in ("pending", "running"):
+        action = decide.decide(
+            seen(attempt(record=record(), status=status(), instances=(instance(state=state),)), knowledge=silent)
+        )
+        assert not isinstance(action, decide.EndAttempt)
+    gone = seen(attempt(record=record(), status=status(), instances=(instance(state="terminated"),)), knowledge=silent)
+    assert decide.decide(gone) == decide.EndAttempt(
+        1, "lost", "vanished", "instance i-1 is terminated (no reason given) and left no result"
+    )
+
+
+def test_a_new_attempt_resumes_from_the_newest_checkpoint_that_is_not_suspect() -> None:
+    older = CHECKPOINT.model_copy(update={"modified_at": NOW - timedelta(minutes=1), "path": "c/0"})
+    suspect = CHECKPOINT.model_copy(update={"modified_at": NOW + timedelta(minutes=1), "suspect": True})
+    first = attempt(end=end("interrupted", "spot-reclaimed"), checkpoints=(older, CHECKPOINT, suspect))
+    assert decide.resume_point(seen(first, attempt(2)), 2) == CHECKPOINT
+    assert decide.resume_point(seen(first, attempt(2, end=end()), attempt(3)), 3) == CHECKPOINT
+    assert decide.resume_point(seen(attempt()), 1) is None
+
+
+STATES = st.sampled_from(["pending", "running", "shutting-down", "terminated", "stopping", "stopped"])
+REASONS = st.sampled_from(
+    ["", "Server.SpotInstanceTermination", "Server.InternalError", "Client.UserInitiatedShutdown"]
+)
+INSTANCES = st.lists(
+    st.builds(
+        lambda number, state, reason, late: instance(f"i-{number}", state, reason=reason, tags=PAST if late else {}),
+        st.integers(1, 3), STATES, REASONS, st.booleans(),
+    ),
+    max_size=3, unique_by=lambda i: i.id,
+).map(tuple)  # fmt: skip
+ENDS = st.none() | st.builds(
+    end,
+    st.sampled_from(["succeeded", "failed", "interrupted", "timed-out", "cancelled", "lost"]),
+    st.sampled_from([None, "exit", "spot-reclaimed", "host-stopped", "cloud"]),
+)
+ATTEMPTS = st.builds(
+    Attempt,
+    number=st.just(1),
+    claim=st.builds(lambda owner, expired: claim(owner, expired=expired), st.sampled_from([ME, OTHER]), st.booleans()),
+    claim_etag=st.just("e"),
+    tried=st.sampled_from([(), (tried(),), (tried(error_code="InsufficientInstanceCapacity"),), (tried(instance_id="i-1"),)]),
+    record=st.none() | st.builds(
+        lambda n, age, market: record(f"i-{n}", age=timedelta(minutes=age), market=market),
+        st.integers(1, 3), st.integers(0, 100), st.sampled_from(["spot", "on-demand", "existing"]),
+    ),
+    end=ENDS,
+    status=st.none() | st.just(status()),
+    result=st.none() | st.builds(lambda code: result(exit_code=code), st.sampled_from([0, 1])),
+    checkpoints=st.sampled_from([(), (CHECKPOINT,)]),
+    instances=INSTANCES,
+)  # fmt: skip
+
+
+@st.composite
+def observations(draw: st.DrawFn) -> Observation:
+    attempts = [replace(draw(ATTEMPTS), number=n + 1) for n in range(draw(st.integers(0, 3)))]
+    knowledge = Knowledge(
+        me=ME,
+        can_upload=draw(st.booleans()),
+        upload=draw(st.sampled_from(["none", "running", "failed"])),
+        platforms=draw(st.sampled_from([{}, {"i-1": "Linux x86_64"}])),
+        start_failures=draw(st.integers(0, 3)),
+        started_at=draw(st.sampled_from([{}, {"i-1": 999.0}, {"i-1": 0.0}])),
+        beat_changed_at=draw(st.sampled_from([0.0, 900.0, 1000.0])),
+    )
+    return seen(
+        *attempts,
+        knowledge=knowledge,
+        packs=draw(st.sampled_from([None, Packs(digest=DIGEST, packs=())])),
+        stop=draw(st.sampled_from([None, STOP])),
+        report=draw(st.sampled_from([None, report(attempts=len(attempts)), report(None, len(attempts))])),
+        is_open=draw(st.booleans()),
+    )
+
+
+@given(observations())
+def test_only_the_winner_is_ever_started_and_only_while_it_runs(observation: Observation) -> None:
+    action = decide.decide(observation)
+    if isinstance(action, decide.Start | decide.Probe):
+        last = observation.attempts[-1]
+        assert last.record is not None
+        assert last.record.instance_id == action.instance_id
+        assert last.instance is not None
+        assert last.instance.state == "running"
+        assert last.end is None
+        assert last.result is None
+
+
+@given(observations())
+def test_nothing_is_launched_while_an_instance_of_the_attempt_is_alive_or_a_winner_is_known(
+    observation: Observation,
+) -> None:
+    action = decide.decide(observation)
+    if isinstance(action, decide.Launch):
+        last = observation.attempts[-1]
+        assert last.record is None
+        assert last.claim.owner == ME
+        assert not any(i.is_alive for i in last.instances)
+
+
+@given(observations())
+def test_only_instances_of_this_run_are_terminated_and_never_an_existing_one(observation: Observation) -> None:
+    action = decide.decide(observation)
+    if isinstance(action, decide.Terminate):
+        ours = {i.id for a in observation.attempts for i in a.instances} | {
+            a.record.instance_id for a in observation.attempts if a.record
+        }
+        existing = {a.record.instance_id for a in observation.attempts if a.record and a.record.market == "existing"}
+        assert set(action.instance_ids) <= ours
+        only_existing = [i for i in action.instance_ids if i in existing]
+        for id in only_existing:
+            assert any(
+                a.record and a.record.instance_id == id and a.record.market != "existing" for a in observation.attempts
+            ) or any(
+                i.id == id
+                for a in observation.attempts
+                if not (a.record and a.record.instance_id == id)
+                for i in a.instances
+            )
+
+
+@given(observations())
+def test_every_observation_has_an_action_and_a_finished_run_comes_to_rest(observation: Observation) -> None:
+    action = decide.decide(observation)
+    assert isinstance(action, decide.Action)
+    if isinstance(action, decide.Wait):
+        assert 0 < action.seconds <= 5
+    if isinstance(action, decide.Done):
+        assert observation.is_finished
+        assert not observation.is_open
