@@ -50,7 +50,7 @@ class Commands:
         self._monotonic = monotonic
 
     def probe(self, instance_id: str, patience_seconds: float = 20) -> str | None:
-        """ "Linux x86_64" or the like, once a command with a nonce has come back from the host; None when it has not."""
+        """The platform ("Linux x86_64"), once a command with a nonce has come back; None when none has."""
         nonce = secrets.token_hex(16)
         result = self.run(instance_id, f"printf '%s ' {nonce}; uname -sm", "runctl readiness", patience_seconds)
         if result is None or not result.succeeded:

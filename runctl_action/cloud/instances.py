@@ -147,16 +147,12 @@ class Instances:
 
     def launch(self, parameters: Mapping[str, Any]) -> Instance:
         """RunInstances with exactly `parameters` (their ClientToken makes a repeat the same call). Raises Refused."""
-        try:
-            with aws_errors("ec2:RunInstances"):
-                try:
-                    answer = self._ec2.run_instances(**parameters)
-                except botocore.exceptions.ClientError as error:
-                    code = error_code(error)
-                    message = str(translated(error, "ec2:RunInstances"))
-                    raise Refused(code, message, error_class(code)) from error
-        except Refused:
-            raise
+        with aws_errors("ec2:RunInstances"):
+            try:
+                answer = self._ec2.run_instances(**parameters)
+            except botocore.exceptions.ClientError as error:
+                code = error_code(error)
+                raise Refused(code, str(translated(error, "ec2:RunInstances")), error_class(code)) from error
         return _instance(answer["Instances"][0])
 
     def of_run(self, run_id: str) -> tuple[Instance, ...]:
@@ -295,7 +291,7 @@ def user_data(lease_minutes: int) -> str:
 
 
 def error_class(code: str) -> ErrorClass:
-    """What an error code of RunInstances means for the next offer (the classes are of the EC2 API's error reference)."""
+    """What an error code of RunInstances means for the next offer (classes: the EC2 API's error reference)."""
     if code in _NEXT_OFFER:
         return "next-offer"
     if code in _QUOTA:
@@ -314,7 +310,7 @@ _ADVICE = {
 
 
 def require_state(instance: Instance | None, instance_id: str, allowed: Sequence[str], doing: str) -> Instance:
-    """The instance, if its state is one of `allowed`. Raises WrongInstanceState that names the state and the next command."""
+    """The instance, if its state is allowed. Raises WrongInstanceState, which names the state and the next command."""
     if instance is None:
         raise WrongInstanceState(
             f"cannot {doing}: there is no instance {instance_id} in this region and account",

@@ -19,8 +19,8 @@ def rank(
     *,
     max_price: Decimal | None = None,
 ) -> tuple[Offer, ...]:
-    """Offers, best first. `zones` are (zone, subnet id); `prices` in USD per hour by (market, type, zone), a missing one
-    is unknown. Spot comes before on-demand under `prefer`; the types' own order stays unless the first is `cheapest`;
+    """Offers, best first. `zones` are (zone, subnet id); `prices` in USD/h by (market, type, zone), a missing one is
+    unknown. Spot comes before on-demand under `prefer`; the types' own order stays unless the first is `cheapest`;
     among zones the cheaper is first. Offers known to cost more than `max_price` are left out."""
     cheapest = bool(instance_types) and instance_types[0] == "cheapest"
     types = [name for name in instance_types if name != "cheapest"]

@@ -7,11 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
 
 from runctl_action.cloud import offers
 from runctl_action.cloud.commands import Commands
-from runctl_action.cloud.instances import Instances, Refused, launch_parameters, require_state, token_bytes
+from runctl_action.cloud.instances import (
+    Instance,
+    Instances,
+    Refused,
+    error_class,
+    launch_parameters,
+    require_state,
+    token_bytes,
+)
 from runctl_action.cloud.store import Store
 from runctl_action.contract.documents import (
     Claim,
@@ -118,7 +125,7 @@ class Actor:
         """One offer: the exact call is written down before it is made, so that whoever repeats it makes the same."""
         launch = seen.spec.launch
         if launch.get("instance_id"):
-            self._use_existing(seen, attempt, str(launch["instance_id"]))
+            self._use_existing(attempt, str(launch["instance_id"]))
             return
         index = len(attempt.tried)
         if attempt.tried and attempt.tried[-1].instance_id is None and attempt.tried[-1].error_code is None:
@@ -215,21 +222,13 @@ class Actor:
         self.store.put(self.layout.run(self.run_id).instance(number), record.to_json(), if_none_match=True)
         self.knowledge.looked_at_ec2_at = float("-inf")
 
-    def _use_existing(self, seen: Observation, attempt: Attempt, instance_id: str) -> None:
+    def _use_existing(self, attempt: Attempt, instance_id: str) -> None:
         try:
             instance = require_state(self.instances.find(instance_id), instance_id, ("running",), "train on it")
-            if instance.profile is None:
-                raise CloudError(
-                    f"instance {instance_id} has no instance profile: SSM cannot reach it, and it cannot write its results",
-                    "attach the profile that `instance-profile` names",
-                )
-            role_id = self.instances.profile_role_id(instance.profile)
+            role_id = self.instances.profile_role_id(_profile(instance))
         except CloudError as error:
-            self._end(
-                decide.EndAttempt(
-                    attempt.number, "failed", "cloud", f"{error} ({error.hint})" if error.hint else str(error)
-                )
-            )
+            message = f"{error} ({error.hint})" if error.hint else str(error)
+            self._end(decide.EndAttempt(attempt.number, "failed", "cloud", message))
             return
         record = InstanceRecord(
             instance_id=instance_id,
@@ -314,16 +313,18 @@ def _place(offer: Offer) -> tuple[Market, str, str | None]:
 
 
 def _is_quota(code: str) -> bool:
-    from runctl_action.cloud.instances import error_class
-
     return error_class(code) == "quota"
+
+
+def _profile(instance: Instance) -> str:
+    if instance.profile is None:
+        raise CloudError(
+            f"instance {instance.id} has no instance profile: SSM cannot reach it, and it cannot write its results",
+            "attach the profile that `instance-profile` names",
+        )
+    return instance.profile
 
 
 def _refusals(attempt: Attempt) -> str:
     said = [f"{t.offer.market} {t.offer.instance_type} in {t.offer.zone}: {t.error_code}" for t in attempt.tried]
     return "every offer was refused: " + "; ".join(said) if said else "there is no offer under these settings"
-
-
-def dump(value: Any) -> Any:
-    """JSON-safe: Decimal as a string."""
-    return str(value) if isinstance(value, Decimal) else value

@@ -1,6 +1,6 @@
 """From what is known of a run to the one thing to do next. Pure: a run's life is in this file.
 
-Read `decide` top-down: a finished run is cleaned up; losers go first; then the last attempt is carried one step further.
+Read `decide` top-down: a finished run is cleaned up; losers go first; then the last attempt goes one step on.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def prepare(
 
 
 def submit(request: Request, store: Store, layout: Layout) -> tuple[Spec, bool]:
-    """Writes the spec once. The spec that is in the bucket (ours, or that of whoever asked first), and whether it is new."""
+    """Writes the spec once. The one in the bucket (ours, or that of whoever asked first), and whether it is new."""
     key = layout.run(request.spec.run_id).spec
     store.put(layout.open_marker(request.spec.run_id), b"")
     if store.put(key, request.spec.to_json(), if_none_match=True) is not None:

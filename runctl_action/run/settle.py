@@ -61,6 +61,16 @@ class Settler:
                 return self.report(seen), isinstance(action, decide.Done)
             self.actor.act(action, seen)
 
+    def look(self) -> Report:
+        """Shows the log as far as it is there, and does nothing; the report as of now."""
+        seen = self.observer.observe(self.clock(), self.monotonic())
+        self.follower.follow(seen)
+        return seen.report if seen.is_finished and seen.report else self.report(seen)
+
+    def summary(self) -> Report:
+        """The report as of now, without the log."""
+        return self.report(self.observer.observe(self.clock(), self.monotonic()))
+
     def report(self, seen: Observation) -> Report:
         return summarize(seen, uri=self.actor.store.uri, log_tail=self.follower.tail())
 

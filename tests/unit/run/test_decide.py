@@ -286,9 +286,10 @@ def test_only_instances_of_this_run_are_terminated_and_never_an_existing_one(obs
         existing = {a.record.instance_id for a in observation.attempts if a.record and a.record.market == "existing"}
         assert set(action.instance_ids) <= ours
         only_existing = [i for i in action.instance_ids if i in existing]
-        for id in only_existing:
+        for name in only_existing:
             assert any(
-                a.record and a.record.instance_id == id and a.record.market != "existing" for a in observation.attempts
+                a.record and a.record.instance_id == name and a.record.market != "existing"
+                for a in observation.attempts
             ) or any(
                 i.id == id
                 for a in observation.attempts
