@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 from runctl_action.cloud import offers
 from runctl_action.cloud.commands import Commands
@@ -58,7 +59,7 @@ class Actor:
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
     sleep: Callable[[float], None]
-    cache: tools.Cache
+    cache: Path
     log_tail: Callable[[], Sequence[str]] = field(default=lambda: ())
 
     def act(self, action: decide.Action, seen: Observation) -> None:
@@ -278,10 +279,9 @@ class Actor:
         uv = tools.uv_archive(self.knowledge.platforms[action.instance_id], self.cache)
         package_key = self.layout.tool(package.sha256, package.name)
         uv_key = self.layout.tool(uv.sha256, uv.name)
-        if self.store.size(package_key) != package.path.stat().st_size:
-            self.store.put_file(package_key, package.path, package.sha256)
-        if self.store.size(uv_key) != uv.path.stat().st_size:
-            self.store.put_file(uv_key, uv.path, uv.sha256)
+        for key, tool in ((package_key, package), (uv_key, uv)):
+            if self.store.size(key) != len(tool.data):
+                self.store.put(key, tool.data, content_type="application/zip")
         script = tools.start_script(
             order,
             package_url=self.store.presign(package_key, _URL_SECONDS),

@@ -1,0 +1,134 @@
+"""Runs in the SSM command: fetches the tools, checks them, starts the host process detached. Prints only what failed.
+
+Self-contained and for any Python from 3.6 on (Amazon Linux 2023 has 3.9): it is sent as text, with PARAMETERS defined.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import urllib.request
+import zipfile
+
+
+def bootstrap(parameters, environ):
+    """0 when the host process runs (or did already), 1 with a sentence on stderr when it could not be started."""
+    order = parameters["order"]
+    base = environ.get("RUNCTL_HOST_DIR") or "/var/lib/runctl"
+    directory = os.path.join(base, "runs", order["run_id"], str(order["attempt"]))
+    os.makedirs(os.path.join(base, "tools"), exist_ok=True)
+    os.makedirs(os.path.dirname(directory), exist_ok=True)
+    package = fetch(parameters["package_url"], parameters["package_sha256"], os.path.join(base, "tools"), "host.pyz")
+    archive = fetch(parameters["uv_url"], parameters["uv_sha256"], os.path.join(base, "tools"), "uv.zip")
+    tools = os.path.dirname(archive)
+    for name, data in (("uv", archive), ("requirements.txt", package)):
+        unpack(data, name, os.path.join(tools if name == "uv" else os.path.dirname(package), name))
+    try:
+        os.mkdir(directory, 0o700)  # whoever makes it starts the run: a repeated command finds it there
+    except FileExistsError:
+        return 0
+    try:
+        with open(os.path.join(directory, "order.json"), "w") as file:
+            json.dump(order, file)
+        start(environ, base, directory, tools, package, order)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return 0
+
+
+def fetch(url, sha256, tools, name):
+    """The file at `url`, kept below its own hash; anything else than that hash is refused."""
+    path = os.path.join(tools, sha256, name)
+    if os.path.exists(path):
+        return path
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    partial = path + "." + str(os.getpid())
+    found = hashlib.sha256()
+    with urllib.request.urlopen(url, timeout=60) as answer, open(partial, "wb") as file:
+        for chunk in iter(lambda: answer.read(1 << 20), b""):
+            found.update(chunk)
+            file.write(chunk)
+    if found.hexdigest() != sha256:
+        os.unlink(partial)
+        raise ValueError("%s is not what was ordered: sha256 %s" % (name, found.hexdigest()))
+    os.replace(partial, path)
+    return path
+
+
+def unpack(archive, name, path):
+    if os.path.exists(path):
+        return
+    partial = path + "." + str(os.getpid())
+    with zipfile.ZipFile(archive) as opened, opened.open(name) as member, open(partial, "wb") as file:
+        shutil.copyfileobj(member, file, 1 << 20)
+    os.chmod(partial, os.stat(partial).st_mode | stat.S_IXUSR)
+    os.replace(partial, path)
+
+
+def start(environ, base, directory, tools, package, order):
+    """Detached from the SSM agent: by systemd where it runs, else on our own."""
+    env = {
+        "PATH": tools + ":" + environ.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        "LANG": environ.get("LANG", "C.UTF-8"),
+        "HOME": environ.get("HOME") or base,
+        "AWS_REGION": order["region"],
+        "AWS_DEFAULT_REGION": order["region"],
+        "UV_CACHE_DIR": environ.get("UV_CACHE_DIR") or os.path.join(base, "cache"),
+        "UV_PYTHON_INSTALL_DIR": environ.get("UV_PYTHON_INSTALL_DIR") or os.path.join(base, "python"),
+        "UV_NO_PROGRESS": "1",
+    }
+    keep = ("RUNCTL_HOST_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+    for name, value in environ.items():
+        if name in keep or name.startswith(("AWS_ENDPOINT_URL", "AWS_EC2_METADATA_", "UV_", "PIP_")):
+            env.setdefault(name, value)
+        if name.lower().endswith("_proxy"):
+            env[name] = value
+    requirements = os.path.join(os.path.dirname(package), "requirements.txt")
+    command = ["uv", "run", "--quiet", "--no-project", "--no-config", "--python", ">=3.11"]
+    command += ["--with-requirements", requirements, "python", package, os.path.join(directory, "order.json")]
+    log = os.path.join(directory, "host.log")
+    if os.path.isdir("/run/systemd/system") and shutil.which("systemd-run"):
+        unit = ["systemd-run", "--quiet", "--collect", "--unit=runctl-" + order["run_id"] + "-" + str(order["attempt"])]
+        for setting in ("OOMPolicy=continue", "TasksMax=infinity", "LimitMEMLOCK=infinity", "KillMode=mixed"):
+            unit.append("--property=" + setting)
+        unit += ["--property=StandardOutput=append:" + log, "--property=StandardError=append:" + log]
+        unit += ["--setenv=%s=%s" % item for item in sorted(env.items())]
+        # systemd looks for the program before --setenv applies.
+        command[0] = os.path.join(tools, "uv")
+        if subprocess.call(unit + command, stdin=subprocess.DEVNULL) == 0:
+            return
+        command[0] = "uv"
+    daemonise(command, env, log)
+
+
+def daemonise(command, env, log):
+    if os.fork():
+        os.wait()
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    null = os.open(os.devnull, os.O_RDWR)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for source, target in ((null, 0), (out, 1), (out, 2)):
+        os.dup2(source, target)
+    os.closerange(3, 256)
+    os.chdir("/")
+    try:
+        os.execvpe(command[0], command, env)
+    except OSError as error:
+        sys.stderr.write("cannot start %s: %s\n" % (command[0], error))
+    os._exit(1)
+
+
+def main(encoded):
+    try:
+        return bootstrap(json.loads(base64.b64decode(encoded).decode()), os.environ)
+    except Exception as error:
+        sys.stderr.write("runctl bootstrap: %s: %s\n" % (type(error).__name__, error))
+        return 1

@@ -1,0 +1,212 @@
+"""The source on the host's disk: written from packs, then read again and proven to be what was pushed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import zstandard
+
+from runctl_action.contract.documents import Pack
+from runctl_action.contract.manifest import EXECUTABLE, FILE, SYMLINK, Entry, Manifest, ManifestError, blob_hash, parse
+from runctl_action.contract.packing import PackError, Readable, padding, read_member
+from runctl_action.errors import SyncError
+
+_CHUNK = 1024 * 1024
+_WINDOW = 2**27
+_AGAIN = "run it again; if it happens again, somebody is writing to the bucket's packs/: see who may"
+
+
+def open_manifest(compressed: bytes, digest: str, expected_bytes: int) -> Manifest:
+    """The manifest, if its sha256 is `digest`. Raises SyncError; never decompresses more than `expected_bytes`."""
+    try:
+        reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(compressed)
+        data = reader.read(expected_bytes + 1)
+        found = hashlib.sha256(data).hexdigest()
+        if found != digest:
+            raise SyncError(f"the manifest in the bucket is not the one that was pushed: {found}, not {digest}", _AGAIN)
+        return parse(data)
+    except (zstandard.ZstdError, ManifestError) as error:
+        raise SyncError(f"the manifest in the bucket cannot be read: {error}", _AGAIN) from error
+
+
+def restore(manifest: Manifest, packs: Iterable[Pack], fetch: Callable[[Pack], Readable], directory: Path) -> None:
+    """Writes the manifest's files into `directory` (which must not exist), then verifies every one from the disk.
+    `fetch` opens a pack's bytes. Raises SyncError that names the first wrong file; nothing is written elsewhere."""
+    directory.mkdir(parents=True)
+    root = os.fsencode(directory)
+    places: dict[str, list[Entry]] = defaultdict(list)
+    for entry in manifest.entries:
+        places[entry.content].append(entry)
+    for folder in sorted({entry.path.rpartition(b"/")[0] for entry in manifest.entries} - {b""}):
+        os.makedirs(os.path.join(root, folder), exist_ok=True)  # noqa: PTH103, PTH118  - paths are bytes
+    links: list[tuple[Entry, bytes]] = []
+    for pack in packs:
+        if not places:
+            break
+        _unpack(pack, fetch(pack), places, root, links)
+    if places:
+        missing = next(iter(places.values()))[0]
+        raise SyncError(f"no pack in the bucket holds {missing.path!r} ({missing.content})", _AGAIN)
+    # Last, so that no file is ever written through a link.
+    for entry, target in links:
+        os.symlink(target, os.path.join(root, entry.path))  # noqa: PTH118, PTH211
+    verify(manifest, directory)
+
+
+def verify(manifest: Manifest, directory: Path) -> None:
+    """Re-reads everything below `directory` and recomputes the manifest. Raises SyncError at any difference."""
+    contents = {entry.path: entry.content for entry in manifest.entries}
+    found = [_read_back(manifest, os.fsencode(directory), path, contents) for path in _walk(os.fsencode(directory))]
+    recomputed = Manifest.of(manifest.object_format, found)
+    if recomputed.digest == manifest.digest:
+        return
+    theirs, ours = set(manifest.entries), set(recomputed.entries)
+    wrong = min((entry.path for entry in theirs ^ ours), default=b"?")
+    raise SyncError(f"what is on disk is not what was pushed: {wrong!r} differs", _AGAIN)
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+    def hexdigest(self) -> str: ...
+
+
+class _Checked:
+    """Hashes everything that is read, so that a pack is known to be the one that its name says."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self.sha256 = hashlib.sha256()
+        self.bytes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self.sha256.update(data)
+        self.bytes += len(data)
+        return data
+
+
+def _unpack(
+    pack: Pack, stream: Readable, places: dict[str, list[Entry]], root: bytes, links: list[tuple[Entry, bytes]]
+) -> None:
+    checked = _Checked(stream)
+    try:
+        plain = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(checked, read_size=_CHUNK)
+        while (member := read_member(plain)) is not None:
+            content, size = member
+            entries = places.pop(content, [])
+            if entries and entries[0].size != size:
+                raise SyncError(f"{entries[0].path!r} has {size} bytes in the pack, not {entries[0].size}", _AGAIN)
+            _write(plain, size, entries, root, links)
+            _read_exactly(plain, padding(size))
+        while checked.read(_CHUNK):
+            continue
+    except (PackError, zstandard.ZstdError, ValueError) as error:
+        raise SyncError(f"the pack {pack.sha256[:16]} is damaged: {error}", _AGAIN) from error
+    if checked.sha256.hexdigest() != pack.sha256:
+        raise SyncError(
+            f"the pack {pack.sha256[:16]} is not what its name says: {checked.sha256.hexdigest()[:16]}", _AGAIN
+        )
+
+
+def _write(plain: Readable, size: int, entries: list[Entry], root: bytes, links: list[tuple[Entry, bytes]]) -> None:
+    """One content to every path that has it; contents of other trees are read over."""
+    symlinks = [entry for entry in entries if entry.mode == SYMLINK]
+    files = [entry for entry in entries if entry.mode != SYMLINK]
+    if symlinks:
+        if size > 4096:
+            raise SyncError(f"the link {symlinks[0].path!r} has a target of {size} bytes")
+        data = _read_exactly(plain, size)
+        links += [(entry, data) for entry in symlinks]
+        for entry in files:
+            with _create(root, entry) as out:
+                out.write(data)
+        return
+    if size <= _CHUNK:
+        data = _read_exactly(plain, size)
+        for entry in files:
+            with _create(root, entry) as out:
+                out.write(data)
+        return
+    outs = [_create(root, entry) for entry in files]
+    try:
+        left = size
+        while left:
+            chunk = _read_exactly(plain, min(left, _CHUNK))
+            for out in outs:
+                out.write(chunk)
+            left -= len(chunk)
+    finally:
+        for out in outs:
+            out.close()
+
+
+def _create(root: bytes, entry: Entry) -> BinaryIO:
+    path = os.path.join(root, entry.path)  # noqa: PTH118
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    # open()'s mode is cut by the umask; git's two modes are 755 and 644.
+    return open(os.open(path, flags, 0o755 if entry.mode == EXECUTABLE else 0o644), "wb", buffering=0)
+
+
+def _read_exactly(stream: Readable, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) == size:
+        return data
+    parts = [data]
+    left = size - len(data)
+    while left:
+        more = stream.read(left)
+        if not more:
+            raise PackError("the pack ends within a member")
+        parts.append(more)
+        left -= len(more)
+    return b"".join(parts)
+
+
+def _walk(root: bytes) -> Iterable[bytes]:
+    """Every file and link below `root`, relative, as bytes."""
+    folders = [b""]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(os.path.join(root, folder)) as found:  # noqa: PTH118
+            for item in found:
+                path = folder + b"/" + item.name if folder else item.name
+                if item.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                else:
+                    yield path
+
+
+def _read_back(manifest: Manifest, root: bytes, path: bytes, contents: dict[bytes, str]) -> Entry:
+    full = os.path.join(root, path)  # noqa: PTH118
+    info = os.lstat(full)
+    is_git = contents.get(path, "git:").startswith("git:")
+    if stat.S_ISLNK(info.st_mode):
+        target = os.readlink(full)  # noqa: PTH115
+        return Entry(SYMLINK, _content(manifest, is_git, len(target), [target]), len(target), path)
+    if not stat.S_ISREG(info.st_mode):
+        raise SyncError(f"{path!r} is neither a file nor a link", _AGAIN)
+    mode = EXECUTABLE if info.st_mode & 0o100 else FILE
+    with open(full, "rb", buffering=0) as file:
+        if info.st_size <= _CHUNK:
+            return Entry(mode, _content(manifest, is_git, info.st_size, [file.read()]), info.st_size, path)
+        chunks = iter(lambda: file.read(_CHUNK), b"")
+        return Entry(mode, _content(manifest, is_git, info.st_size, chunks), info.st_size, path)
+
+
+def _content(manifest: Manifest, is_git: bool, size: int, chunks: Iterable[bytes]) -> str:
+    hashing: _Hash = blob_hash(manifest.object_format, size) if is_git else hashlib.sha256()
+    for chunk in chunks:
+        hashing.update(chunk)
+    return f"{'git' if is_git else 'sha256'}:{hashing.hexdigest()}"
+
+
+def remove(directory: Path) -> None:
+    """Takes an earlier attempt at the same workspace away."""
+    shutil.rmtree(directory, ignore_errors=True)
