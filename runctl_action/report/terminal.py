@@ -1,0 +1,270 @@
+"""What a person at a terminal, or reading a CI log, sees of a run: its progress, its log, its report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from runctl_action.contract.documents import Receipt, Report
+from runctl_action.report import meaning
+from runctl_action.report.wording import age, duration, log_line, size, visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SHOWN_LOG_LINES = 20
+# A program that never ends its line must not fill our memory; it is shown in pieces of this many characters.
+_LONGEST_LINE = 65536
+
+
+class Progress(Protocol):
+    """Who shows how far a run is. `output` gets the log in whatever pieces it arrives."""
+
+    def phase(self, name: str, detail: str = "") -> None: ...
+    def output(self, text: str) -> None: ...
+    def warn(self, message: str) -> None: ...
+    def note(self, message: str) -> None: ...
+    def finish(self) -> None: ...
+
+
+def progress_for(stream: TextIO, environ: Mapping[str, str]) -> Progress:
+    """A live display on a terminal that can show one, else plain lines; NO_COLOR and TERM=dumb are honoured."""
+    if stream.isatty() and environ.get("TERM") not in {"dumb", "unknown", None}:
+        return LiveProgress(stream, environ)
+    return PlainProgress(stream)
+
+
+class PlainProgress:
+    """`[  12.3s] installing · …`, one line an event, no control characters; the log's lines as they are."""
+
+    def __init__(self, stream: TextIO, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._monotonic = monotonic
+        self._since = monotonic()
+        self._phase = ("", "")
+        self._lines = _Lines()
+
+    def phase(self, name: str, detail: str = "") -> None:
+        if (name, detail) != self._phase:
+            self._phase = (name, detail)
+            self.finish()
+            self._event(f"{name} · {detail}" if detail else name)
+
+    def output(self, text: str) -> None:
+        for line in self._lines.add(text):
+            _write(self._stream, line)
+
+    def warn(self, message: str) -> None:
+        self._event(f"WARNING: {message}")
+
+    def note(self, message: str) -> None:
+        self._event(message)
+
+    def finish(self) -> None:
+        for line in self._lines.rest():
+            _write(self._stream, line)
+
+    def _event(self, text: str) -> None:
+        _write(self._stream, f"[{self._monotonic() - self._since:6.1f}s] {visible(text)}")
+
+
+class LiveProgress:
+    """The log, and below it a line that shows the phase and its seconds and moves while nothing else does."""
+
+    def __init__(
+        self, stream: TextIO, environ: Mapping[str, str], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        # Here and not above: most processes of ours are not at a terminal.
+        from rich.console import Console
+        from rich.live import Live
+        from rich.spinner import Spinner
+
+        self._console: Console = Console(
+            file=stream,
+            force_terminal=True,
+            no_color=bool(environ.get("NO_COLOR")),
+            highlight=False,
+            _environ=dict(environ),
+        )
+        self._monotonic = monotonic
+        self._name = self._detail = ""
+        self._since = monotonic()
+        self._lines = _Lines()
+        is_unicode = self._console.encoding.startswith("utf")
+        self._mark = "✓" if is_unicode else "-"
+        self._spinner = Spinner("dots" if is_unicode else "line")
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._status,
+            refresh_per_second=8,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def phase(self, name: str, detail: str = "") -> None:
+        if name != self._name:
+            self._print_rest()
+            self._end_phase()
+            self._name, self._since = name, self._monotonic()
+        self._detail = detail
+        if not self._live.is_started:
+            self._live.start()
+
+    def output(self, text: str) -> None:
+        for line in self._lines.add(text):
+            self._print(line)
+
+    def warn(self, message: str) -> None:
+        self._print(f"WARNING: {visible(message)}", "bold yellow")
+
+    def note(self, message: str) -> None:
+        self._print(visible(message), "dim")
+
+    def finish(self) -> None:
+        self._print_rest()
+        self._end_phase()
+        self._live.stop()
+
+    def _print_rest(self) -> None:
+        for line in self._lines.rest():
+            self._print(line)
+
+    def _end_phase(self) -> None:
+        if self._name:
+            took = duration(self._monotonic() - self._since)
+            detail = f" · {visible(self._detail)}" if self._detail else ""
+            self._print(f"{self._mark} {self._name} {took}{detail}", "green")
+            self._name = self._detail = ""
+
+    def _print(self, line: str, style: str = "") -> None:
+        from rich.text import Text
+
+        # soft_wrap: a long line stays one line, for whoever copies it; Text: a log is no markup.
+        self._console.print(Text(_encodable(line, self._console.encoding), style=style), soft_wrap=True)
+
+    def _status(self) -> Any:
+        from rich.text import Text
+
+        shown = f"{self._name} {self._monotonic() - self._since:.0f} s"
+        said = self._lines.unfinished() or visible(self._detail)
+        text = Text(
+            _encodable(f"{shown} · {said}" if said else shown, self._console.encoding),
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+        self._spinner.update(text=text)
+        return self._spinner
+
+
+def print_report(report: Report, stream: TextIO) -> None:
+    """What came of a run, for a person: its ending and what that means, what was trained where, what is left."""
+    rows = [
+        ("run", report.run_id),
+        ("outcome", f"{report.outcome or 'none yet'}{f' ({report.cause})' if report.cause else ''}"),
+        *_ending(report),
+        ("commit", f"{report.commit}{f' ({report.branch})' if report.branch else ''}"),
+        ("tree", report.tree),
+        ("source", f"{report.manifest.files} files, {size(report.manifest.bytes)}, digest {report.manifest.digest}"),
+        *[("instance", f"{i.id} · {i.type} · {i.zone} · {i.market}") for i in report.instances],
+        ("attempts", str(report.attempts)),
+        ("phases", " · ".join(f"{name} {duration(seconds)}" for name, seconds in report.phases.items())),
+        *_receipt(report.receipt),
+        *[
+            ("checkpoint", f"{c.path} · {size(c.bytes)} · sha256 {c.sha256[:12]}{' · SUSPECT' * c.suspect} · {c.uri}")
+            for c in report.checkpoints
+        ],
+        *_metrics(report.metrics),
+        *[("warning", warning) for warning in report.warnings],
+    ]
+    mark = {None: "…", "succeeded": "✓"}.get(report.outcome, "✗")
+    _write(stream, "")
+    _write(stream, f"{mark} {meaning.sentence(report)}")
+    for label, value in rows:
+        if value:
+            _write(stream, f"  {label:<10}  {visible(value)}")
+    if report.outcome not in {None, "succeeded"} and report.log_tail:
+        _write(stream, "  the log's last lines:")
+        for line in report.log_tail[-_SHOWN_LOG_LINES:]:
+            _write(stream, f"  │ {log_line(line)}")
+    hint = report.hint or meaning.hint(report)
+    if hint:
+        _write(stream, f"  → {visible(hint)}")
+
+
+def print_runs(reports: Sequence[Report], stream: TextIO, now: datetime | None = None) -> None:
+    """One line a run: id, state, age, script, branch."""
+    now = now or datetime.now(UTC)
+    rows = [("RUN", "STATE", "AGE", "SCRIPT", "BRANCH")]
+    for report in reports:
+        state = f"{report.outcome}{f' ({report.cause})' if report.cause else ''}" if report.outcome else report.phase
+        since = age(now - report.requested_at)
+        rows.append((report.run_id, state, since, visible(report.script), visible(report.branch or "-")))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows if reports else []:
+        _write(stream, "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if not reports:
+        _write(stream, "no runs yet; the first: runctl-action train SCRIPT")
+
+
+class _Lines:
+    """Whole lines out of pieces of text, made safe to print; of a rewritten line only its last state."""
+
+    def __init__(self) -> None:
+        self._partial = ""
+
+    def add(self, text: str) -> list[str]:
+        *whole, partial = (self._partial + text).split("\n")
+        if "\r" in partial:
+            # The last two states: the very last may be empty, when the line is about to be written anew.
+            partial = "\r".join(partial.split("\r")[-2:])
+        while len(partial) > _LONGEST_LINE:
+            whole.append(partial[:_LONGEST_LINE])
+            partial = partial[_LONGEST_LINE:]
+        self._partial = partial
+        return [log_line(line) for line in whole]
+
+    def rest(self) -> list[str]:
+        partial, self._partial = self._partial, ""
+        return [log_line(partial)] if partial else []
+
+    def unfinished(self) -> str:
+        return log_line(self._partial[-500:])
+
+
+def _write(stream: TextIO, line: str) -> None:
+    stream.write(_encodable(line, stream.encoding) + "\n")
+    stream.flush()
+
+
+def _encodable(line: str, encoding: str | None) -> str:
+    name = encoding or "utf-8"
+    return line.encode(name, "backslashreplace").decode(name)
+
+
+def _ending(report: Report) -> list[tuple[str, str]]:
+    rows = [("message", report.message)]
+    if report.exit_code is not None:
+        known = meaning.exit_code_meaning(report.exit_code)
+        rows.append(("exit code", f"{report.exit_code}{f': {known}' if known else ''}"))
+    if report.signal is not None:
+        rows.append(("signal", f"{report.signal} ({meaning.signal_name(report.signal)})"))
+    return rows
+
+
+def _receipt(receipt: Receipt | None) -> list[tuple[str, str]]:
+    if receipt is None:
+        return [("cost", "unknown")]
+    total = "unknown" if receipt.total_usd is None else f"${receipt.total_usd}"
+    on_demand = "" if receipt.on_demand_usd is None else f" (on-demand: ${receipt.on_demand_usd})"
+    lines = [("", f"{x.item}: {x.quantity} {x.unit} × ${x.unit_usd} = ${x.usd} ({x.source})") for x in receipt.lines]
+    return [("cost", f"{total}{on_demand}, at list prices of {receipt.as_of:%Y-%m-%d %H:%M} UTC"), *lines]
+
+
+def _metrics(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    if not metrics:
+        return []
+    last = "  ".join(f"{name}={value}" for name, value in metrics[-1].items())
+    return [("metrics", f"{last}  (row {len(metrics)})" if len(metrics) > 1 else last)]
