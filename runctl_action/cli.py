@@ -236,7 +236,7 @@ def _cloud(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> Itera
         if not settings.bucket:
             raise SettingsError(
                 "no bucket is set: a run keeps its source, log, checkpoints and result in one",
-                'set `bucket` in runctl.toml, for example: bucket = "my-team-runctl" (or try: runctl-action train --emulate …)',
+                'set it in runctl.toml: bucket = "my-team-runctl"; without an account: runctl-action train --emulate …',
             )
         session = cloud_session.connect(environ, settings.region)
         stack.callback(session.close)
@@ -253,10 +253,12 @@ def _cloud(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> Itera
 @contextlib.contextmanager
 def _emulated(parsed: arguments.Parsed, environ: Mapping[str, str]) -> Iterator[dict[str, str]]:
     server = _emulator_server()
-    with tempfile.TemporaryDirectory(prefix="runctl-emulator-") as directory:
-        with server.Emulator(Path(directory), faults=parsed.faults) as emulated:
-            kept = {name: value for name, value in environ.items() if not name.startswith("AWS_")}
-            yield {"RUNCTL_INSTANCE_TYPE": "t3.medium"} | kept | emulated.environ
+    with (
+        tempfile.TemporaryDirectory(prefix="runctl-emulator-") as directory,
+        server.Emulator(Path(directory), faults=parsed.faults) as emulated,
+    ):
+        kept = {name: value for name, value in environ.items() if not name.startswith("AWS_")}
+        yield kept | emulated.environ
 
 
 def _emulator_server() -> Any:

@@ -249,7 +249,7 @@ class Result(Document):
 
 
 class Order(Document):
-    """What the SSM command tells the host process; the host trusts this, and from the bucket only what it can verify."""
+    """What the SSM command tells the host process; it trusts this, and from the bucket only what it can verify."""
 
     run_id: str
     attempt: int

@@ -141,7 +141,7 @@ def parse_log_key(key: str) -> tuple[int, str]:
 
 
 def client_token(parameters: bytes) -> str:
-    """EC2's ClientToken (at most 64 ASCII characters): a hash of the exact request, so that a repeat is the same call."""
+    """EC2's ClientToken (at most 64 ASCII characters): a hash of the request, so that a repeat is the same call."""
     return hashlib.sha256(parameters).hexdigest()
 
 

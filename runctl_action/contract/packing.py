@@ -1,4 +1,4 @@
-"""The pack: a zstd-compressed ustar archive of regular files, each named by its content id. Shared by writer and reader.
+"""The pack: a zstd-compressed ustar archive of regular files, each named by its content id.
 
 Python's tarfile spends ~60 us a member on features that a pack does not have; headers are read and written here.
 Member name: the content id with its colon as a hyphen (`git-<oid>`, `sha256-<hex>`), never a path.
@@ -40,7 +40,7 @@ def padding(size: int) -> int:
 
 
 def read_member(stream: Readable) -> tuple[str, int] | None:
-    """The next member's (content id, size); None at the end. Raises PackError for anything that is not a plain member."""
+    """The next member's (content id, size); None at the end. Raises PackError for what is not a plain member."""
     head = stream.read(BLOCK)
     if head.count(0) == len(head):
         return None

@@ -1,4 +1,4 @@
-"""What the host says while it works: the phase, the log's length, that it is alive; and whether it was asked to stop."""
+"""What the host says while it works: the phase, that it is alive; and whether it was asked to stop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FAST_SECONDS, _SLOW_SECONDS, _SLOW_AFTER_SECONDS = 2.0, 5.0, 600.0
 
 
 class Heartbeat:
-    """Writes status.json at every change of phase and every few seconds; calls `on_stop` once when stop.json is there."""
+    """Writes status.json at every change of phase and every few seconds; calls `on_stop` once stop.json is there."""
 
     def __init__(self, bucket: HostBucket, order: Order, on_stop: Callable[[], None]) -> None:
         self._bucket = bucket

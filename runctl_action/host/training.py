@@ -87,9 +87,8 @@ class Supervised:
                 self._check_limits(now - started, now)
                 if self._asked:
                     killed_at, kill_after = time.time(), now + self._limits.grace_seconds
-                    self._say(
-                        f"ending the {self._phase}: {self._asked}; SIGTERM, then {self._limits.grace_seconds:.0f} s of grace"
-                    )
+                    grace = f"{self._limits.grace_seconds:.0f} s of grace"
+                    self._say(f"ending the {self._phase} ({self._asked}): SIGTERM, then {grace}")
                     processes.signal_all(process, signal.SIGTERM)
             elif kill_after is not None and now >= kill_after:
                 self._say("the grace is over: SIGKILL")

@@ -97,7 +97,7 @@ def _unpack(
 ) -> None:
     checked = _Checked(stream)
     try:
-        plain = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(checked, read_size=_CHUNK)
+        plain = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(checked, read_size=_CHUNK)  # type: ignore[arg-type]
         while (member := read_member(plain)) is not None:
             content, size = member
             entries = places.pop(content, [])

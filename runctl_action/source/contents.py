@@ -14,7 +14,7 @@ _CHUNK = 1024 * 1024
 
 
 def open_contents(source: Source, contents: Mapping[str, int]) -> Iterator[tuple[str, int, Iterable[bytes]]]:
-    """(content id, size, chunks) of each, in an order of our own; the chunks must be read before the next is asked for."""
+    """(content id, size, chunks) of each, in an order of our own; read the chunks before asking for the next."""
     blobs: dict[Path, list[tuple[str, str, int]]] = defaultdict(list)
     for content, size in contents.items():
         located = source.located[content]

@@ -100,7 +100,7 @@ def _packed(source: Source, contents: Mapping[str, int]) -> Iterator[tuple[Path,
         with path.open("wb") as file:
             hashing = _Hashing(file)
             compressor = zstandard.ZstdCompressor(level=_LEVEL, threads=_THREADS)
-            with compressor.stream_writer(hashing, closefd=False) as packer:
+            with compressor.stream_writer(hashing, closefd=False) as packer:  # type: ignore[arg-type]
                 write_pack(packer, open_contents(source, contents))
         yield path, hashing.sha256.hexdigest()
 

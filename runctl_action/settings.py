@@ -1,0 +1,266 @@
+"""The settings: one model; action inputs, RUNCTL_* variables, runctl.toml and flags are where its values come from."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from runctl_action import parsing
+from runctl_action.contract.documents import TrainingSettings
+from runctl_action.errors import SettingsError
+
+# Names that begin like a setting and are none: switches of ours, and what a host sets for the training.
+RESERVED = frozenset(
+    {"RUNCTL_SKIP", "RUNCTL_HOST_DIR", "RUNCTL_RUN_ID", "RUNCTL_ATTEMPT", "RUNCTL_CHECKPOINT_DIR", "RUNCTL_RESUME_FROM",
+     "RUNCTL_SMOKE_AWS"}
+)  # fmt: skip
+
+Duration = Annotated[int, BeforeValidator(parsing.duration)]
+Size = Annotated[int, BeforeValidator(parsing.size)]
+Money = Annotated[Decimal, BeforeValidator(parsing.money)]
+Words = Annotated[tuple[str, ...], BeforeValidator(parsing.words)]
+Arguments = Annotated[tuple[str, ...], BeforeValidator(parsing.shell_words)]
+
+WHAT, WHERE, PRICE, RESULTS, GITHUB = (
+    "What to train", "Where", "Price and limits", "Checkpoints and results", "GitHub"
+)  # fmt: skip
+
+
+def _setting(group: str, description: str, default: Any = None) -> Any:
+    return Field(default, validate_default=False, description=description, json_schema_extra={"group": group})
+
+
+class Settings(BaseSettings):
+    """Every setting, its default and what it means. Not read from os.environ: see `load`."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        alias_generator=lambda name: name.replace("_", "-"),
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+    script: str | None = _setting(WHAT, "The script to train with, relative to the working directory or the root")
+    args: Arguments = _setting(WHAT, "The script's arguments (on the command line: everything after --)", ())
+    name: str | None = _setting(
+        WHAT, "A name for the run, to tell several of one workflow apart (default: the script's)"
+    )
+    source: Literal["commit", "worktree"] = _setting(
+        WHAT, "Train the commit, or the tracked files as they are on disk", "commit"
+    )
+    python: str = _setting(WHAT, "The Python version for the training", ">=3.11")
+    install: str = _setting(
+        WHAT, "Dependencies: auto (PEP 723, uv.lock, requirements.txt, pyproject.toml), skip, or a command", "auto"
+    )
+    env: Annotated[dict[str, str], BeforeValidator(parsing.pairs)] = _setting(
+        WHAT, "Variables for the training, NAME=VALUE a line", {}
+    )
+    max_file_bytes: Size = _setting(WHAT, "No tracked file may be larger", 2 * 1024**3)
+    instance_type: Words = _setting(
+        WHERE, "Instance types in order of preference; `cheapest` first: by price", ("t3.medium",)
+    )
+    region: str | None = _setting(WHERE, "The AWS region (default: AWS_REGION, or the profile's)")
+    bucket: str | None = _setting(WHERE, "The S3 bucket for sources, logs, checkpoints and results")
+    prefix: str = _setting(WHERE, "Where in the bucket", "runctl")
+    ami: str | None = _setting(
+        WHERE, "An image id or public parameter (default: Ubuntu 24.04; GPU types: Deep Learning base)"
+    )
+    subnets: Words = _setting(WHERE, "Subnets to launch in (default: the default ones)", ())
+    security_groups: Words = _setting(WHERE, "Security groups; no inbound rule is needed", ())
+    instance_profile: str | None = _setting(WHERE, "The instance profile that hosts get")
+    volume_size: int | None = _setting(WHERE, "GiB of the root volume (default: the image's)")
+    instance_id: str | None = _setting(WHERE, "Train on this running instance; it is never powered off by us")
+    allowed_account_ids: Words = _setting(WHERE, "Refuse credentials of any other account", ())
+    spot: Literal["never", "prefer", "require"] = _setting(
+        PRICE, "Spot instances: never, prefer (falls back to on-demand, loudly), require", "prefer"
+    )
+    max_duration: Duration = _setting(PRICE, "The training is ended after this long", 6 * 3600)
+    hang_timeout: Duration = _setting(PRICE, "Ended after this long without output or a new checkpoint", 0)
+    grace: Duration = _setting(PRICE, "Between SIGTERM and SIGKILL, for a last checkpoint", 60)
+    max_attempts: int = _setting(PRICE, "Attempts after interruptions", 3)
+    lease: Duration = _setting(PRICE, "A host powers itself off after this long unless a run has started on it", 900)
+    keep_on_failure: Duration = _setting(PRICE, "Keep the host this long after a failure", 0)
+    checkpoints: Words = _setting(RESULTS, "Checkpoints: files or directories, globs from the root", ("checkpoints/*",))
+    require_checkpoint: bool = _setting(RESULTS, "Without a checkpoint it is a failure", default=False)
+    resume_args: Arguments = _setting(RESULTS, "Arguments put first when resuming; {checkpoint} is its path", ())
+    metrics: Words = _setting(RESULTS, "Files of JSON lines with metrics, globs from the root", ("metrics.jsonl",))
+    wait: bool = _setting(RESULTS, "Follow the run to its end; false: return when training has started", default=True)
+    github_token: SecretStr | None = Field(
+        None, exclude=True, repr=False, description="For the pull request comment", json_schema_extra={"group": GITHUB}
+    )
+
+    @field_validator("prefix")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        if (value and not re.fullmatch(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*", value)) or ".." in value.split(
+            "/"
+        ):
+            raise ValueError(f"{value!r} is not a key prefix: write letters, digits, hyphens and single slashes")
+        return value
+
+    @field_validator("max_attempts")
+    @classmethod
+    def _attempts(cls, value: int) -> int:
+        if not 1 <= value <= 20:
+            raise ValueError(f"{value} is not a number of attempts from 1 to 20")
+        return value
+
+    @field_validator("lease")
+    @classmethod
+    def _lease(cls, value: int) -> int:
+        if not 60 <= value <= 3600:
+            raise ValueError("the first lease is between 1m and 1h: it only bridges boot and start")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` passes in: the library's own sources read the process's environment and change values."""
+        return (init_settings,)
+
+    def training(self) -> TrainingSettings:
+        """What the host acts on."""
+        return TrainingSettings(
+            python=self.python,
+            install=self.install,
+            checkpoints=self.checkpoints,
+            require_checkpoint=self.require_checkpoint,
+            resume_args=self.resume_args,
+            metrics=self.metrics,
+            env=self.env,
+            max_duration_seconds=self.max_duration,
+            hang_timeout_seconds=self.hang_timeout,
+            grace_seconds=self.grace,
+            keep_on_failure_seconds=self.keep_on_failure,
+        )
+
+    def launch_record(self) -> dict[str, Any]:
+        """What any later settler needs to launch another attempt; JSON-safe, no secrets."""
+        return {
+            "instance_type": list(self.instance_type),
+            "spot": self.spot,
+            "ami": self.ami,
+            "subnets": list(self.subnets),
+            "security_groups": list(self.security_groups),
+            "instance_profile": self.instance_profile,
+            "volume_size": self.volume_size,
+            "instance_id": self.instance_id,
+            "lease_seconds": self.lease,
+            "max_attempts": self.max_attempts,
+        }
+
+
+def names() -> tuple[str, ...]:
+    """Every setting as users write it, in the model's order."""
+    return tuple(name.replace("_", "-") for name in Settings.model_fields)
+
+
+def load(*, flags: Mapping[str, Any], environ: Mapping[str, str], root: Path | None) -> Settings:
+    """Flag > action input > RUNCTL_* > runctl.toml or [tool.runctl] at `root` > default.
+    Raises SettingsError that names every key that is unknown or wrong, where it came from, and what would be right."""
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    known = set(names())
+    for where, found in (
+        _from_toml(root),
+        ("RUNCTL_", _from_environment(environ, problems)),
+        ("INPUT_", _from_inputs(environ)),
+        ("--", dict(flags)),
+    ):
+        for name, value in found.items():
+            if name not in known:
+                problems.append(f"{_shown(where, name)}: there is no such setting{_did_you_mean(name)}")
+                continue
+            values[name] = value
+            origin[name] = _shown(where, name)
+    try:
+        settings = Settings(**values)
+    except pydantic.ValidationError as error:
+        for detail in error.errors(include_input=False, include_url=False):
+            name = str(detail["loc"][0])
+            said = detail["msg"].removeprefix("Value error, ")
+            seen = "" if name == "github-token" or "'" in said else f" (it is {values.get(name)!r})"
+            problems.append(f"{origin.get(name, name)}: {said}{seen}")
+        settings = None
+    if problems or settings is None:
+        raise SettingsError(
+            "\n  ".join(["the settings cannot be used:", *problems]), "runctl-action train --help lists them all"
+        )
+    return settings
+
+
+def _from_toml(root: Path | None) -> tuple[str, dict[str, Any]]:
+    if root is None:
+        return "runctl.toml", {}
+    own = _read_toml(root / "runctl.toml")
+    shared = (_read_toml(root / "pyproject.toml") or {}).get("tool", {}).get("runctl")
+    if own is not None and shared is not None:
+        raise SettingsError(
+            f"there are settings both in {root / 'runctl.toml'} and in [tool.runctl] of {root / 'pyproject.toml'}",
+            "keep one of them",
+        )
+    if own is not None:
+        return "runctl.toml", own
+    return "[tool.runctl]", shared or {}
+
+
+def _read_toml(path: Path) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}", "see https://toml.io for how TOML is written") from error
+
+
+def _from_environment(environ: Mapping[str, str], problems: list[str]) -> dict[str, str]:
+    found = {}
+    known = set(names())
+    for variable, value in environ.items():
+        if not variable.startswith("RUNCTL_") or variable in RESERVED or not value:
+            continue
+        name = variable.removeprefix("RUNCTL_").lower().replace("_", "-")
+        if name in known:
+            found[name] = value
+        else:
+            problems.append(f"{variable}: there is no such setting{_did_you_mean(name, 'RUNCTL_')}")
+    return found
+
+
+def _from_inputs(environ: Mapping[str, str]) -> dict[str, str]:
+    """The runner sets every declared input, to "" when it is not given (facts: hyphens stay in the name)."""
+    inputs = {name: environ.get(f"INPUT_{name.upper()}", "") for name in names()}
+    return {name: value for name, value in inputs.items() if value}
+
+
+def _shown(where: str, name: str) -> str:
+    if where == "--":
+        return f"--{name}"
+    if where.endswith("_"):
+        return where + (name.upper().replace("-", "_") if where == "RUNCTL_" else name.upper())
+    return f"{where}: {name}"
+
+
+def _did_you_mean(name: str, prefix: str = "") -> str:
+    close = difflib.get_close_matches(name.replace("_", "-"), names(), n=1, cutoff=0.6)
+    if not close:
+        return ""
+    return f": did you mean {prefix + close[0].upper().replace('-', '_') if prefix else close[0]}?"
