@@ -119,6 +119,8 @@ def hint(report: Report) -> str:
     if report.cause in {"exit", "install"}:
         return _after_an_error(report, logs)
     again = train_command(report, "--again")
+    has_checkpoint = any(not checkpoint.suspect for checkpoint in report.checkpoints)
+    go_on = f"{'go on from the last good checkpoint' if has_checkpoint else 'start it again'}: {again}"
     advice: dict[Cause, str] = {
         "signal": f"read the end of the log: {logs}",
         "out-of-memory": f"take a larger `instance-type` or a smaller batch; the log: {logs}",
@@ -127,13 +129,13 @@ def hint(report: Report) -> str:
         "source": "see what is tracked: git status && git ls-files",
         "cloud": f"name more than one `instance-type`, or set `spot` to prefer; then: {again}",
         "sync": f"send it once more: {again}",
-        "spot-reclaimed": f"go on from the last good checkpoint: {again}",
-        "host-stopped": f"go on from the last good checkpoint: {again}",
-        "max-duration": f"raise `max-duration`, or go on from the last good checkpoint: {again}",
+        "spot-reclaimed": go_on,
+        "host-stopped": go_on,
+        "max-duration": f"raise `max-duration`, or {go_on}",
         "hung": f"see where it stopped: {logs}",
-        "budget": f"raise `max-cost`, or go on from the last good checkpoint: {again}",
-        "stopped": f"go on from the last good checkpoint: {again}",
-        "vanished": f"go on from the last good checkpoint: {again}",
+        "budget": f"raise `max-cost`, or {go_on}",
+        "stopped": go_on,
+        "vanished": go_on,
         "defect": f"please report it, with: {command(['runctl-action', 'report', '--json', report.run_id])}",
     }
     return advice[report.cause] if report.cause else f"read the log: {logs}"

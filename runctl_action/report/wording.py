@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import unicodedata
@@ -16,7 +17,9 @@ _TERMINAL_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x
 
 
 def duration(seconds: float) -> str:
-    """0.4 s, 41 s, 3 min 5 s, 2 h 13 min."""
+    """0.4 s, 41 s, 3 min 5 s, 2 h 13 min; `unknown` for what is no time at all."""
+    if not math.isfinite(seconds):
+        return "unknown"
     if seconds < 9.95:
         return f"{max(0.0, seconds):.1f} s"
     whole = round(seconds)
