@@ -1,11 +1,11 @@
 """The list of what is trained, and its digest. Pure: data in, data out.
 
-Canonical form, the bytes that the digest is over: a header line, then one record per entry, sorted by path as bytes:
+Canonical form, which the digest is over: a header line, then one record per entry, sorted by path as bytes:
 
     runctl-manifest 1 sha1\\n
     <mode> <content id> <bytes>\\t<path>\\0
 
-`content id` is `git:<object id>` for a file whose bytes are git's blob, or `sha256:<hex>` (LFS objects, worktree files).
+`content id` is `git:<object id>` for a file whose bytes are git's blob, or `sha256:<hex>` (LFS, worktree).
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import tarfile
 import tempfile
@@ -149,5 +148,5 @@ def _as_file(path: Path) -> Iterator[Path]:
                 info.size = file.stat().st_size
                 info.mode = 0o755 if os.access(file, os.X_OK) else 0o644
                 with file.open("rb") as opened:
-                    archive.addfile(info, io.BufferedReader(opened, _CHUNK))  # type: ignore[type-var]
+                    archive.addfile(info, opened)
         yield packed

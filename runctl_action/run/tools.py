@@ -93,7 +93,8 @@ def start_script(order: Order, *, package_url: str, package_sha256: str, uv_url:
     source = (resources.files("runctl_action") / "host" / "bootstrap.py").read_bytes()
     program = base64.b64encode(zlib.compress(source + b"\nsys.exit(main(sys.argv[1]))\n", 9)).decode()
     encoded = base64.b64encode(json.dumps(parameters).encode()).decode()
-    return f"#!/bin/sh\nexec python3 -c \"import base64,zlib;exec(zlib.decompress(base64.b64decode('{program}')))\" {encoded}\n"
+    run = f"import base64,zlib;exec(zlib.decompress(base64.b64decode('{program}')))"
+    return f'#!/bin/sh\nexec python3 -c "{run}" {encoded}\n'
 
 
 def _uv_binary(platform: str, version: str, cache: Path) -> bytes:

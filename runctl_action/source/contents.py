@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
+import os
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from runctl_action.errors import SyncError
-from runctl_action.source.repository import Source, git_command
+from runctl_action.source.repository import Source, start_git
 
 _CHUNK = 1024 * 1024
 
@@ -29,8 +32,6 @@ def open_contents(source: Source, contents: Mapping[str, int]) -> Iterator[tuple
 
 def _file_chunks(path: Path, content: str) -> Iterator[bytes]:
     if path.is_symlink():
-        import os
-
         yield os.fsencode(path.readlink())
         return
     try:
@@ -44,15 +45,12 @@ def _file_chunks(path: Path, content: str) -> Iterator[bytes]:
 def _blob_chunks(
     source: Source, root: Path, wanted: list[tuple[str, str, int]]
 ) -> Iterator[tuple[str, int, Iterable[bytes]]]:
-    with tempfile.TemporaryFile() as names:
-        names.write("".join(f"{oid}\n" for _, oid, _ in wanted).encode())
-        names.seek(0)
-        batch = git_command(root, source.repository.environ).execute(
-            ["git", "cat-file", "--batch", "--buffer"], istream=names, as_process=True
-        )
-        process = batch.proc
-        assert process is not None
+    with start_git(root, source.repository.environ, "cat-file", "--batch", "--buffer") as process:
+        assert process.stdin is not None
         assert process.stdout is not None
+        # git answers while it is still being asked: a thread asks, or both would wait for the other's pipe.
+        asking = threading.Thread(target=_ask, args=(process.stdin, wanted), daemon=True)
+        asking.start()
         try:
             for content, oid, size in wanted:
                 header = process.stdout.readline().split()
@@ -61,16 +59,20 @@ def _blob_chunks(
                 yield content, size, _exactly(process.stdout, size)
                 process.stdout.read(1)
         finally:
-            process.stdout.close()
-            if process.stderr is not None:
-                process.stderr.close()
-            process.wait()
+            process.kill()
+            asking.join()
 
 
-def _exactly(stream: object, size: int) -> Iterator[bytes]:
+def _ask(stdin: IO[bytes], wanted: list[tuple[str, str, int]]) -> None:
+    with contextlib.suppress(OSError):
+        stdin.write("".join(f"{oid}\n" for _, oid, _ in wanted).encode())
+        stdin.close()
+
+
+def _exactly(stream: IO[bytes], size: int) -> Iterator[bytes]:
     left = size
     while left:
-        chunk = stream.read(min(left, _CHUNK))  # type: ignore[attr-defined]
+        chunk = stream.read(min(left, _CHUNK))
         if not chunk:
             raise SyncError("git ended in the middle of an object", "git fsck")
         left -= len(chunk)

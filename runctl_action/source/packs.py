@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -137,9 +138,11 @@ class _Hashing:
 
 
 def _hint(store: ObjectStore, key: str) -> Latest:
-    """A hint that cannot be read is no hint."""
+    """A hint that cannot be read, or names what is no pack, is no hint."""
+    nothing = Latest(packs={}, pack_bytes={})
     stored = store.get(key)
     try:
-        return Latest.model_validate_json(stored.data) if stored else Latest(packs={}, pack_bytes={})
+        hint = Latest.model_validate_json(stored.data) if stored else nothing
     except pydantic.ValidationError:
-        return Latest(packs={}, pack_bytes={})
+        return nothing
+    return hint if all(re.fullmatch("[0-9a-f]{64}", sha) for sha in hint.packs) else nothing

@@ -6,10 +6,11 @@ import difflib
 import os
 import posixpath
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from runctl_action.contract.manifest import SYMLINK, Entry, Manifest, ManifestError, ObjectFormat
 from runctl_action.errors import (
@@ -22,9 +23,6 @@ from runctl_action.errors import (
     SubmoduleMissing,
     UnsafeSymlink,
 )
-
-if TYPE_CHECKING:
-    from git import Git
 
 _LFS_POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]*\n)*oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,15})\n\Z"
@@ -267,37 +265,38 @@ class _Reader:
         return Entry(entry.mode, content, size, entry.path)
 
 
-def run_git(cwd: Path, environ: Mapping[str, str], *arguments: str | bytes) -> bytes:
+def run_git(cwd: Path, environ: Mapping[str, str], *arguments: str | bytes, stdin: bytes = b"") -> bytes:
     """What `git ARGUMENTS` prints. Raises SourceError with git's own words."""
-    from git.exc import GitCommandError, GitCommandNotFound
+    with start_git(cwd, environ, *arguments) as process:
+        out, said = process.communicate(stdin)
+    if process.returncode:
+        raise SourceError(os.fsdecode(said).strip() or f"git ended with {process.returncode}")
+    return out
 
+
+def start_git(cwd: Path, environ: Mapping[str, str], *arguments: str | bytes) -> subprocess.Popen[bytes]:
+    """`git ARGUMENTS`, all three streams piped. Its whole environment is `environ`: a wrapper that adds to the
+    process's own (GitPython's does) cannot take away the GIT_DIR that a hook exports."""
     try:
-        out = git_command(cwd, environ).execute(
-            ["git", *arguments], stdout_as_string=False, strip_newline_in_stdout=False
+        return subprocess.Popen(
+            ["git", *arguments],
+            cwd=cwd,
+            env={**environ, "LC_ALL": "C"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
-    except GitCommandNotFound as error:
-        raise SourceError("git is not installed, or not on PATH", "install git") from error
-    except GitCommandError as error:
-        said = error.stderr if isinstance(error.stderr, str) else os.fsdecode(error.stderr)
-        said = re.sub(r"\A\s*stderr: '(.*)'\Z", r"\1", said.strip(), flags=re.DOTALL)
-        raise SourceError(said.strip() or f"git ended with {error.status}") from error
-    return bytes(out)
+    except FileNotFoundError as error:
+        missing = "git is not installed, or not on PATH" if cwd.is_dir() else f"there is no folder {cwd}"
+        raise SourceError(missing, "install git") from error
 
 
 def read_blobs(root: Path, environ: Mapping[str, str], oids: Sequence[str]) -> list[bytes]:
     """The contents of (small) blobs, in order, by one `git cat-file --batch`."""
     if not oids:
         return []
-    import tempfile
-
-    with tempfile.TemporaryFile() as wanted:
-        wanted.write("".join(f"{oid}\n" for oid in oids).encode())
-        wanted.seek(0)
-        out = git_command(root, environ).execute(
-            ["git", "cat-file", "--batch"], istream=wanted, stdout_as_string=False, strip_newline_in_stdout=False
-        )
+    data = run_git(root, environ, "cat-file", "--batch", stdin="".join(f"{oid}\n" for oid in oids).encode())
     found, position = [], 0
-    data = bytes(out)
     for oid in oids:
         end = data.index(b"\n", position)
         header = data[position:end].split()
@@ -307,18 +306,6 @@ def read_blobs(root: Path, environ: Mapping[str, str], oids: Sequence[str]) -> l
         found.append(data[end + 1 : end + 1 + size])
         position = end + 1 + size + 1
     return found
-
-
-def git_command(cwd: Path, environ: Mapping[str, str]) -> Git:
-    from git import Git
-
-    git = Git(cwd)
-    # Hooks export GIT_DIR and friends; they would redirect git to another repository.
-    git.update_environment(
-        **{name: None for name in os.environ if name.startswith("GIT_") and name not in environ},
-        LC_ALL="C",
-    )
-    return git
 
 
 def _without_git_variables(environ: Mapping[str, str]) -> dict[str, str]:
