@@ -58,13 +58,16 @@ class Heartbeat:
         self._thread.join(30)
 
     def _beat_on(self) -> None:
-        while not self._closing:
+        while True:
+            is_last = self._closing
             # S3 may be away: the heartbeat goes stale, the launcher looks at EC2, the training goes on.
             try:
                 self._write()
                 self._look_for_stop()
             except Exception as error:  # noqa: BLE001
                 print(f"heartbeat: {error!r}", file=sys.stderr)
+            if is_last:
+                return
             is_long = time.monotonic() - self._started > _SLOW_AFTER_SECONDS
             self._wake.wait(_SLOW_SECONDS if is_long else _FAST_SECONDS)
             self._wake.clear()
