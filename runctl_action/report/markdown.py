@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeGuard
 
 import jinja2
 
@@ -126,7 +126,7 @@ def _summary(report: Report, now: datetime | None) -> dict[str, Any]:
     total = report.receipt.total_usd if report.receipt else None
     if total is not None:
         headline += f", for {_usd(total)} USD"
-    banners = _banners(report)
+    banners = [banner for banner in _banners(report) if banner.strip()]
     return {
         "icon": Safe(_ICONS.get(report.outcome, "❌")),
         "headline": headline,
@@ -213,8 +213,8 @@ def _metrics(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The last row, and a chart of each column that is numbers, over the column that counts if there is one."""
     columns = list(dict.fromkeys(name for row in metrics for name in row))
     last = metrics[-1] if metrics else {}
-    numeric = {name: points for name in columns if len(points := _points(metrics, name)) > 1}
-    x = next((name for name in _X_COLUMNS if name in numeric), None)
+    x = next((name for name in _X_COLUMNS if _counts(metrics, name)), None)
+    numeric = {name: points for name in columns if len(points := _points(metrics, x, name)) > 1}
     charts = [_chart(name, x, points) for name, points in numeric.items() if name != x]
     return {
         "rows": len(metrics),
@@ -225,16 +225,24 @@ def _metrics(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _points(metrics: Sequence[Mapping[str, Any]], column: str) -> list[tuple[int, float]]:
-    """(row number from 1, value) where the column holds a number that a chart can show."""
-    return [(number, float(row[column])) for number, row in enumerate(metrics, 1) if _is_number(row.get(column))]
+def _counts(metrics: Sequence[Mapping[str, Any]], column: str) -> bool:
+    """Whether the column is in every row and never goes back: then it is what the others are a function of."""
+    values = [row.get(column) for row in metrics]
+    numbers = [float(value) for value in values if _is_number(value)]
+    return len(numbers) == len(values) and numbers == sorted(numbers) and len(set(numbers)) > 1
 
 
-def _is_number(value: object) -> bool:
+def _points(metrics: Sequence[Mapping[str, Any]], x: str | None, column: str) -> list[tuple[float, float]]:
+    """(x, value) where the column holds a number that a chart can show; without x, the number of the row from 1."""
+    rows = [(row, float(row[x] if x else number)) for number, row in enumerate(metrics, 1)]
+    return [(at, float(row[column])) for row, at in rows if _is_number(row.get(column))]
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
 
 
-def _chart(column: str, x: str | None, points: Sequence[tuple[int, float]]) -> str:
+def _chart(column: str, x: str | None, points: Sequence[tuple[float, float]]) -> str:
     shown = [points[round(i * (len(points) - 1) / (_CHART_POINTS - 1))] for i in range(_CHART_POINTS)]
     shown = shown if len(points) > _CHART_POINTS else list(points)
     values = [value for _, value in shown]
@@ -242,7 +250,7 @@ def _chart(column: str, x: str | None, points: Sequence[tuple[int, float]]) -> s
     margin = (high - low) * 0.05 or abs(high) * 0.05 or 1
     lines = [
         "xychart-beta",
-        f'    x-axis "{_label(x or "row")}" {shown[0][0]} --> {shown[-1][0]}',
+        f'    x-axis "{_label(x or "row")}" {_number(shown[0][0])} --> {_number(shown[-1][0])}',
         f'    y-axis "{_label(column)}" {_number(low - margin)} --> {_number(high + margin)}',
         f"    line [{', '.join(map(_number, values))}]",
     ]

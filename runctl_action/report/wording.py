@@ -73,7 +73,8 @@ def train_command(report: Report, *flags: str) -> str:
     words = ["runctl-action", "train", *flags]
     if report.name != PurePosixPath(report.script).stem:
         words += ["--name", report.name]
-    return command([*words, report.script, *(["--", *report.args] if report.args else [])])
+    script = f"./{report.script}" if report.script.startswith("-") else report.script
+    return command([*words, script, *(["--", *report.args] if report.args else [])])
 
 
 def _visible(character: str) -> str:

@@ -132,7 +132,9 @@ def test_a_hint_can_be_copied_into_a_shell_and_written_as_json(make_report):
 
 
 def test_the_failure_guide_has_a_section_for_every_cause_with_its_exit_code():
-    sections = dict(re.findall(r"^### `([a-z-]+)` \(exit code (\d+)\)$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE))
+    sections = dict(
+        re.findall(r"^### `([a-z-]+)` \(exit code (\d+)\)$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
+    )
     expected = {c: str(meaning.exit_code(OUTCOME_OF.get(c, "failed"), c)) for c in get_args(Cause)}
     assert sections == expected
 

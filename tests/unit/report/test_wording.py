@@ -74,3 +74,8 @@ def test_a_command_is_read_by_the_shell_as_exactly_its_words():
     assert shown.isprintable()
     printed = subprocess.run(["bash", "-c", shown], capture_output=True, check=True).stdout
     assert printed == b"".join(os.fsencode(word) + b"\0" for word in words)
+
+
+def test_a_script_that_looks_like_a_flag_is_given_as_a_path(make_report):
+    shown = wording.train_command(make_report(script="-rf.py", args=()), "--again")
+    assert shown == "runctl-action train --again --name train ./-rf.py"
