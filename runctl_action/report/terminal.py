@@ -53,8 +53,8 @@ class PlainProgress:
             self._event(f"{name} · {detail}" if detail else name)
 
     def output(self, text: str) -> None:
-        for line in self._lines.add(text):
-            _write(self._stream, line)
+        if lines := self._lines.add(text):
+            _write(self._stream, "\n".join(lines))
 
     def warn(self, message: str) -> None:
         self._event(f"WARNING: {message}")
@@ -114,8 +114,8 @@ class LiveProgress:
             self._live.start()
 
     def output(self, text: str) -> None:
-        for line in self._lines.add(text):
-            self._print(line)
+        if lines := self._lines.add(text):
+            self._print("\n".join(lines))
 
     def warn(self, message: str) -> None:
         self._print(f"WARNING: {visible(message)}", "bold yellow")

@@ -52,7 +52,7 @@ def age(since: timedelta) -> str:
 
 def visible(text: str) -> str:
     """`text` on one line: control and direction-changing characters, line ends and undecodable bytes as escapes."""
-    return "".join(_visible(character) for character in text)
+    return text if text.isprintable() else "".join(_visible(character) for character in text)
 
 
 def log_line(text: str) -> str:
@@ -60,7 +60,7 @@ def log_line(text: str) -> str:
     Of a line that was rewritten with carriage returns, its last state."""
     states = [state for state in text.rstrip("\r\n").split("\r") if state]
     line = _TERMINAL_SEQUENCE.sub("", states[-1] if states else "")
-    return "".join(character if character == "\t" else _visible(character) for character in line)
+    return "\t".join(visible(part) for part in line.split("\t"))
 
 
 def command(words: Sequence[str]) -> str:
