@@ -45,16 +45,21 @@ class Identity:
 class Session:
     """AWS clients for one region; made by `connect`."""
 
-    def __init__(self, session: boto3.Session, region: str) -> None:
+    def __init__(self, session: boto3.Session, region: str, environ: Mapping[str, str]) -> None:
         self.region = region
         self._session = session
+        self._environ = environ
         self._clients: dict[str, Any] = {}
 
     def client(self, service: str) -> Any:
         """A client of `service` in this region, made once."""
         if service not in self._clients:
             config = _S3 if service == "s3" else _API
-            self._clients[service] = self._session.client(service, region_name=self.region, config=config)  # type: ignore[call-overload]
+            # The environment is an argument here; botocore would read the process's.
+            endpoint = self._environ.get(f"AWS_ENDPOINT_URL_{service.upper()}") or self._environ.get("AWS_ENDPOINT_URL")
+            self._clients[service] = self._session.client(  # type: ignore[call-overload]
+                service, region_name=self.region, config=config, endpoint_url=endpoint or None
+            )
         return self._clients[service]
 
     def close(self) -> None:
@@ -86,10 +91,6 @@ def connect(environ: Mapping[str, str], region: str | None) -> Session:
             aws_secret_access_key=environ.get("AWS_SECRET_ACCESS_KEY") or None,
             aws_session_token=environ.get("AWS_SESSION_TOKEN") or None,
         )
-        endpoint = environ.get("AWS_ENDPOINT_URL")
-        if endpoint:
-            # The environment is an argument here; botocore would read the process's.
-            session._session.set_config_variable("endpoint_url", endpoint)  # noqa: SLF001
     chosen = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or session.region_name
     if not chosen:
         raise CredentialsError(
@@ -102,7 +103,7 @@ def connect(environ: Mapping[str, str], region: str | None) -> Session:
             "in a workflow use aws-actions/configure-aws-credentials or role-to-assume; on a laptop `aws sso login` "
             "or `aws configure`; without an account: runctl-action train --emulate",
         )
-    return Session(session, chosen)
+    return Session(session, chosen, environ)
 
 
 @contextlib.contextmanager

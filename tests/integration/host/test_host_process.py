@@ -173,7 +173,8 @@ def test_checkpoints_files_and_directories_are_uploaded_with_their_sha256(train:
         assert (len(data), hashlib.sha256(data).hexdigest()) == (checkpoint.bytes, checkpoint.sha256)
         assert not checkpoint.suspect
     packed = s3.get(kept["checkpoints/sharded"].key).data
-    assert tarfile.open(fileobj=io.BytesIO(packed)).getnames() == ["a", "b"]
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        assert archive.getnames() == ["a", "b"]
     assert found.result.metrics == ({"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": "nan"})
     assert any("1 lines are not JSON" in warning for warning in found.result.warnings)
 

@@ -1,0 +1,204 @@
+"""An emulated host, seen from the emulator: a directory, and a supervisor process that owns the host's processes."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email import message_from_bytes
+from pathlib import Path
+from typing import Any
+
+from runctl_action.contract.layout import HOST_DIRECTORY_VARIABLE
+from runctl_action.emulator.supervisor import AGENT_PATH, write_shims
+
+
+@dataclass
+class Execution:
+    """One script on a host. `code` as Popen gives it (negative: a signal); None with `error` when it did not start."""
+
+    id: str
+    host: Host
+    done: threading.Event = field(default_factory=threading.Event)
+    code: int | None = None
+    error: str | None = None
+    timed_out: bool = False
+    is_lost: bool = False
+
+    def kill(self) -> None:
+        """SIGKILL to its process group, as the agent does; whoever left the group survives."""
+        self.host.send({"op": "kill", "execution": self.id})
+
+    def output(self, name: str) -> bytes:
+        """What it has written to "out" or "err"."""
+        return (self.host.directory / "commands" / f"{self.id}.{name}").read_bytes()
+
+
+class Host:
+    """`on_power(event)` is called with "power-off" or "reboot", from a thread of its own."""
+
+    _ids = itertools.count(1)
+
+    def __init__(
+        self,
+        instance_id: str,
+        directory: Path,
+        *,
+        ami_environment: Mapping[str, str],
+        user_data: bytes | None,
+        on_power: Callable[[str], None],
+        seconds_per_minute: float = 60.0,
+    ) -> None:
+        self.instance_id = instance_id
+        self.directory = directory
+        self._ami_environment = dict(ami_environment)
+        self._user_data = user_data
+        self._on_power = on_power
+        self._seconds_per_minute = seconds_per_minute
+        self._supervisor: subprocess.Popen[str] | None = None
+        self._executions: dict[str, Execution] = {}
+        self._booted_before = False
+        self._checked = threading.Event()
+        self._unsafe = ""
+
+    @property
+    def path(self) -> str:
+        return f"{self.directory / 'shims'}:{AGENT_PATH}"
+
+    def environment(self) -> dict[str, str]:
+        """What every process of the host gets: PATH and the image's own variables. HOME and USER are not set."""
+        state = {HOST_DIRECTORY_VARIABLE: str(self.directory / "var" / "lib" / "runctl")}
+        return {"PATH": self.path, "LANG": "C.UTF-8"} | self._ami_environment | state
+
+    def boot(self) -> None:
+        """Starts the supervisor, proves that the shims resolve first, runs the user data; else raises RuntimeError."""
+        for name in ("commands", "var/lib/runctl", "var/log"):
+            (self.directory / name).mkdir(parents=True, exist_ok=True)
+        shims = write_shims(self.directory)
+        if _python_is_too_old() and not (shims / "python3").exists():
+            (shims / "python3").symlink_to(os.path.realpath(sys.executable))
+        self._checked.clear()
+        program = Path(__file__).with_name("supervisor.py")
+        self._supervisor = subprocess.Popen(
+            [sys.executable, "-S", "-E", str(program), str(self.directory)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+            env={"PATH": self.path, "LANG": "C.UTF-8"},
+        )  # fmt: skip
+        threading.Thread(target=self._listen, args=(self._supervisor,), daemon=True).start()
+        self.send({"op": "configure", "seconds_per_minute": self._seconds_per_minute})
+        if not self._checked.wait(10) or self._unsafe:
+            self.halt()
+            raise RuntimeError(f"the host {self.instance_id} is not safe to start: {self._unsafe or 'no answer'}")
+        self._run_user_data()
+        self._booted_before = True
+
+    def halt(self) -> None:
+        """Ends every process; the disk stays."""
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is None:
+            return
+        assert supervisor.stdin is not None
+        try:
+            supervisor.stdin.close()
+        except BrokenPipeError:
+            supervisor.kill()  # it is gone already
+        try:
+            supervisor.wait(15)
+        except subprocess.TimeoutExpired:
+            supervisor.kill()
+            supervisor.wait()
+        for execution in list(self._executions.values()):
+            execution.is_lost = True
+            execution.done.set()
+
+    def destroy(self) -> None:
+        """Ends every process and takes the disk away."""
+        self.halt()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def run_script(
+        self, script: str, *, timeout_seconds: float, environment: Mapping[str, str], working_directory: str
+    ) -> Execution:
+        """Starts `sh -c <file of the script>` (a shebang is honoured); the execution tells how it ends."""
+        execution = Execution(id=str(next(self._ids)), host=self)
+        self._executions[execution.id] = execution
+        path = self.directory / "commands" / f"{execution.id}.sh"
+        path.write_text(script, encoding="utf-8", errors="surrogateescape")
+        path.chmod(0o700)
+        request = {"op": "run", "execution": execution.id, "argv": ["sh", "-c", str(path)], "cwd": working_directory}
+        self.send(request | {"env": self.environment() | dict(environment), "timeout": timeout_seconds})
+        return execution
+
+    def send(self, request: Mapping[str, Any]) -> None:
+        supervisor = self._supervisor
+        if supervisor is None or supervisor.stdin is None:
+            return
+        try:
+            supervisor.stdin.write(json.dumps(request) + "\n")
+            supervisor.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            self._unsafe = self._unsafe or "its supervisor is gone"
+
+    def _listen(self, supervisor: subprocess.Popen[str]) -> None:
+        assert supervisor.stdout is not None
+        with supervisor.stdout as events:
+            for line in events:
+                event = json.loads(line)
+                if event["event"] == "end":
+                    execution = self._executions.pop(event["id"])
+                    execution.code, execution.error = event["code"], event["error"]
+                    execution.timed_out = event["timed_out"]
+                    execution.done.set()
+                elif event["event"] == "unsafe":
+                    self._unsafe = f"{event['name']} is {event['found']}"
+                    self._checked.set()
+                elif event["event"] == "safe":
+                    self._checked.set()
+                elif event["event"] in {"power-off", "reboot"}:
+                    threading.Thread(target=self._on_power, args=(event["event"],), daemon=True).start()
+
+    def _run_user_data(self) -> None:
+        """cloud-init's two kinds: a boothook at every boot, a script once per instance."""
+        for index, (kind, text) in enumerate(_parts(self._user_data or b"")):
+            if kind == "script" and self._booted_before:
+                continue
+            execution = self.run_script(text, timeout_seconds=3600, environment={}, working_directory="/")
+            if kind == "boothook":
+                execution.done.wait(30)
+            if execution.error:
+                log = self.directory / "var" / "log" / "cloud-init-output.log"
+                log.write_text(f"part {index}: {execution.error}\n")
+
+
+@functools.cache
+def _python_is_too_old() -> bool:
+    """Images have a Python that is recent enough for the host package; this machine's system may have none."""
+    found = shutil.which("python3", path=AGENT_PATH)
+    return (
+        found is None
+        or subprocess.run([found, "-c", "import tomllib"], check=False, capture_output=True).returncode != 0
+    )
+
+
+def _parts(user_data: bytes) -> list[tuple[str, str]]:
+    """(kind, script): boothooks first, as cloud-init runs them."""
+    texts = [user_data]
+    if user_data.startswith((b"Content-Type: multipart", b"MIME-Version:")):
+        message = message_from_bytes(user_data)
+        texts = [p.get_payload(decode=True) for p in message.walk() if not p.is_multipart()]  # type: ignore[misc]
+    found = []
+    for text in texts:
+        decoded = text.decode("utf-8", "surrogateescape")
+        if decoded.startswith("#cloud-boothook"):
+            rest = decoded.partition("\n")[2]
+            found.append(("boothook", rest if rest.startswith("#!") else "#!/bin/sh\n" + rest))
+        elif decoded.startswith("#!"):
+            found.append(("script", decoded))
+    return sorted(found, key=lambda part: part[0] != "boothook")

@@ -1,0 +1,67 @@
+"""The instance metadata service, version 2, one tree per host."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from runctl_action.emulator.state import ACCOUNT, EmulatedInstance, World
+
+Answer = tuple[int, str]
+
+
+class Imds:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._tokens: dict[str, str] = {}
+
+    def handle(self, instance_id: str, method: str, path: str, headers: Mapping[str, str]) -> Answer:
+        """(status, body) of a request to `path` (without the leading slash) by the host `instance_id`."""
+        instance = self._world.instances.get(instance_id)
+        if instance is None or instance.state not in {"pending", "running"}:
+            return 404, ""
+        if method == "PUT" and path == "latest/api/token":
+            if not headers.get("X-aws-ec2-metadata-token-ttl-seconds", "").isdigit():
+                return 400, ""
+            token = secrets.token_urlsafe(24)
+            self._tokens[token] = instance_id
+            return 200, token
+        if self._tokens.get(headers.get("X-aws-ec2-metadata-token", "")) != instance_id:
+            return 401, ""
+        found = self._tree(instance).get(path.rstrip("/"))
+        return (200, found) if found is not None else (404, "")
+
+    def _tree(self, instance: EmulatedInstance) -> dict[str, str]:
+        region = self._world.region
+        tree = {
+            "instance-id": instance.id,
+            "instance-type": instance.type,
+            "instance-life-cycle": "spot" if instance.market == "spot" else "on-demand",
+            "ami-id": instance.image_id,
+            "placement/availability-zone": instance.zone,
+            "placement/region": region,
+        }
+        if instance.role_name:
+            tree["iam/security-credentials"] = instance.role_name
+            tree[f"iam/security-credentials/{instance.role_name}"] = json.dumps(_credentials(instance))
+        if instance.notice_at:
+            tree["spot/instance-action"] = json.dumps({"action": "terminate", "time": instance.notice_at})
+        identity = {"instanceId": instance.id, "instanceType": instance.type, "region": region, "accountId": ACCOUNT}
+        return {f"latest/meta-data/{path}": value for path, value in tree.items()} | {
+            "latest/dynamic/instance-identity/document": json.dumps(identity)
+        }
+
+
+def _credentials(instance: EmulatedInstance) -> dict[str, str]:
+    now = datetime.now(UTC)
+    return {
+        "Code": "Success",
+        "Type": "AWS-HMAC",
+        "LastUpdated": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "Expiration": (now + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "AccessKeyId": instance.access_key,
+        "SecretAccessKey": instance.secret_key,
+        "Token": instance.token,
+    }
