@@ -161,8 +161,8 @@ class Observer:
 
     def _patience(self, monotonic: float) -> float:
         """While the heartbeat is fresh EC2 has little to add; DescribeInstances is throttled for the whole account."""
-        is_fresh = self.knowledge.beat != (0, -1) and monotonic - self.knowledge.beat_changed_at < 30
-        return 15.0 if is_fresh else 0.0
+        has_beaten = self.knowledge.beat[1] >= 0
+        return 15.0 if has_beaten and monotonic - self.knowledge.beat_changed_at < 30 else 0.0
 
     def _claims(self, listed: Mapping[str, Listed]) -> list[tuple[int, tuple[Claim, str]]]:
         found = []
