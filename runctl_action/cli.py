@@ -57,11 +57,6 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str] = os.environ) -> 
 def train(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
     """Trains one commit and follows it to its end; 0 exactly when the training succeeded."""
     with _cloud(parsed, environ) as cloud:
-        if parsed.emulate and not cloud.settings.wait:
-            raise SettingsError(
-                "`wait: false` with --emulate: the emulator ends with this command, and the run with it",
-                "start one that stays: runctl-action emulator",
-            )
         with _progress() as progress:
             report = _trained(parsed, cloud, progress)
         return _tell(parsed, report)
@@ -109,10 +104,10 @@ def _settled(settler: Settler, cloud: _Cloud, run_id: str, *, until_training: bo
     try:
         return settler.settle(until=far_enough)
     except KeyboardInterrupt:
-        settler.progress.warn(
-            "stopping: the training gets its grace for a last checkpoint; ^C once more terminates at once"
-        )
         try:
+            settler.progress.warn(
+                "stopping: the training gets its grace for a last checkpoint; ^C once more terminates at once"
+            )
             seen = settler.observer.observe(utc_now(), time.monotonic())
             request_stop(cloud.store, cloud.layout, run_id, len(seen.attempts), "^C", utc_now())
             return settler.settle()
@@ -224,15 +219,24 @@ class _Cloud:
 @contextlib.contextmanager
 def _cloud(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> Iterator[_Cloud]:
     """Settings and the account they name; with --emulate, an account of its own for as long as this command runs."""
+    from runctl_action import settings as all_settings
+
     with contextlib.ExitStack() as stack:
+        root = _root(environ)
+        settings = all_settings.load(flags=parsed.flags, environ=environ, root=root)
         if parsed.emulate:
-            environ = stack.enter_context(_emulated(parsed, environ))
-        from runctl_action import settings as all_settings
+            if not settings.wait:
+                raise SettingsError(
+                    "`wait: false` with --emulate: the emulator ends with this command, and the run with it",
+                    "start one that stays: runctl-action emulator",
+                )
+            environ = stack.enter_context(_emulated(parsed, environ, settings.region))
+            flags = parsed.flags | _emulated_account(settings, environ)
+            settings = all_settings.load(flags=flags, environ=environ, root=root)
         from runctl_action.cloud import session as cloud_session
         from runctl_action.cloud.instances import Instances
         from runctl_action.cloud.store import Store
 
-        settings = all_settings.load(flags=parsed.flags, environ=environ, root=_root(environ))
         if not settings.bucket:
             raise SettingsError(
                 "no bucket is set: a run keeps its source, log, checkpoints and result in one",
@@ -251,14 +255,21 @@ def _cloud(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> Itera
 
 
 @contextlib.contextmanager
-def _emulated(parsed: arguments.Parsed, environ: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def _emulated(parsed: arguments.Parsed, environ: Mapping[str, str], region: str | None) -> Iterator[dict[str, str]]:
     server = _emulator_server()
     with (
         tempfile.TemporaryDirectory(prefix="runctl-emulator-") as directory,
-        server.Emulator(Path(directory), faults=parsed.faults) as emulated,
+        server.Emulator(Path(directory), faults=parsed.faults, region=region or "us-east-1") as emulated,
     ):
         kept = {name: value for name, value in environ.items() if not name.startswith("AWS_")}
         yield kept | emulated.environ
+
+
+def _emulated_account(settings: Settings, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Overrides for what the settings name of a real account: in an emulated one there is no such thing."""
+    ami = settings.ami if settings.ami and settings.ami.startswith("/") else None
+    account = {"bucket": environ["RUNCTL_BUCKET"], "instance-profile": environ["RUNCTL_INSTANCE_PROFILE"], "ami": ami}
+    return account | {"subnets": (), "security-groups": (), "allowed-account-ids": ()}
 
 
 def _emulator_server() -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -24,11 +23,21 @@ RESERVED = frozenset(
      "RUNCTL_SMOKE_AWS"}
 )  # fmt: skip
 
+Text = Annotated[str, BeforeValidator(parsing.text)]
+OptionalText = Annotated[str | None, BeforeValidator(parsing.text)]
+Number = Annotated[int, BeforeValidator(parsing.whole_number)]
+OptionalNumber = Annotated[int | None, BeforeValidator(parsing.whole_number)]
+YesNo = Annotated[bool, BeforeValidator(parsing.boolean)]
 Duration = Annotated[int, BeforeValidator(parsing.duration)]
 Size = Annotated[int, BeforeValidator(parsing.size)]
 Money = Annotated[Decimal, BeforeValidator(parsing.money)]
 Words = Annotated[tuple[str, ...], BeforeValidator(parsing.words)]
 Arguments = Annotated[tuple[str, ...], BeforeValidator(parsing.shell_words)]
+Variables = Annotated[dict[str, str], BeforeValidator(parsing.pairs)]
+Source = Annotated[Literal["commit", "worktree"], BeforeValidator(parsing.one_of("commit", "worktree"))]
+Spot = Annotated[Literal["never", "prefer", "require"], BeforeValidator(parsing.one_of("never", "prefer", "require"))]
+
+Secret = Annotated[SecretStr | None, BeforeValidator(parsing.secret)]
 
 WHAT, WHERE, PRICE, RESULTS, GITHUB = (
     "What to train", "Where", "Price and limits", "Checkpoints and results", "GitHub"
@@ -51,52 +60,52 @@ class Settings(BaseSettings):
         validate_by_alias=True,
     )
 
-    script: str | None = _setting(WHAT, "The script to train with, relative to the working directory or the root")
+    script: OptionalText = _setting(WHAT, "The script to train with, relative to the working directory or the root")
     args: Arguments = _setting(WHAT, "The script's arguments (on the command line: everything after --)", ())
-    name: str | None = _setting(
+    name: OptionalText = _setting(
         WHAT, "A name for the run, to tell several of one workflow apart (default: the script's)"
     )
-    source: Literal["commit", "worktree"] = _setting(
+    source: Source = _setting(
         WHAT, "Train the commit, or the tracked files as they are on disk", "commit"
     )
-    python: str = _setting(WHAT, "The Python version for the training", ">=3.11")
-    install: str = _setting(
+    python: Text = _setting(WHAT, "The Python version for the training", ">=3.11")
+    install: Text = _setting(
         WHAT, "Dependencies: auto (PEP 723, uv.lock, requirements.txt, pyproject.toml), skip, or a command", "auto"
     )
-    env: Annotated[dict[str, str], BeforeValidator(parsing.pairs)] = _setting(
+    env: Variables = _setting(
         WHAT, "Variables for the training, NAME=VALUE a line", {}
     )
     max_file_bytes: Size = _setting(WHAT, "No tracked file may be larger", 2 * 1024**3)
     instance_type: Words = _setting(
         WHERE, "Instance types in order of preference; `cheapest` first: by price", ("t3.medium",)
     )
-    region: str | None = _setting(WHERE, "The AWS region (default: AWS_REGION, or the profile's)")
-    bucket: str | None = _setting(WHERE, "The S3 bucket for sources, logs, checkpoints and results")
-    prefix: str = _setting(WHERE, "Where in the bucket", "runctl")
-    ami: str | None = _setting(
+    region: OptionalText = _setting(WHERE, "The AWS region (default: AWS_REGION, or the profile's)")
+    bucket: OptionalText = _setting(WHERE, "The S3 bucket for sources, logs, checkpoints and results")
+    prefix: Text = _setting(WHERE, "Where in the bucket", "runctl")
+    ami: OptionalText = _setting(
         WHERE, "An image id or public parameter (default: Ubuntu 24.04; GPU types: Deep Learning base)"
     )
     subnets: Words = _setting(WHERE, "Subnets to launch in (default: the default ones)", ())
     security_groups: Words = _setting(WHERE, "Security groups; no inbound rule is needed", ())
-    instance_profile: str | None = _setting(WHERE, "The instance profile that hosts get")
-    volume_size: int | None = _setting(WHERE, "GiB of the root volume (default: the image's)")
-    instance_id: str | None = _setting(WHERE, "Train on this running instance; it is never powered off by us")
+    instance_profile: OptionalText = _setting(WHERE, "The instance profile that hosts get")
+    volume_size: OptionalNumber = _setting(WHERE, "GiB of the root volume (default: the image's)")
+    instance_id: OptionalText = _setting(WHERE, "Train on this running instance; it is never powered off by us")
     allowed_account_ids: Words = _setting(WHERE, "Refuse credentials of any other account", ())
-    spot: Literal["never", "prefer", "require"] = _setting(
+    spot: Spot = _setting(
         PRICE, "Spot instances: never, prefer (falls back to on-demand, loudly), require", "prefer"
     )
     max_duration: Duration = _setting(PRICE, "The training is ended after this long", 6 * 3600)
     hang_timeout: Duration = _setting(PRICE, "Ended after this long without output or a new checkpoint", 0)
     grace: Duration = _setting(PRICE, "Between SIGTERM and SIGKILL, for a last checkpoint", 60)
-    max_attempts: int = _setting(PRICE, "Attempts after interruptions", 3)
+    max_attempts: Number = _setting(PRICE, "Attempts after interruptions", 3)
     lease: Duration = _setting(PRICE, "A host powers itself off after this long unless a run has started on it", 900)
     keep_on_failure: Duration = _setting(PRICE, "Keep the host this long after a failure", 0)
     checkpoints: Words = _setting(RESULTS, "Checkpoints: files or directories, globs from the root", ("checkpoints/*",))
-    require_checkpoint: bool = _setting(RESULTS, "Without a checkpoint it is a failure", default=False)
+    require_checkpoint: YesNo = _setting(RESULTS, "Without a checkpoint it is a failure", default=False)
     resume_args: Arguments = _setting(RESULTS, "Arguments put first when resuming; {checkpoint} is its path", ())
     metrics: Words = _setting(RESULTS, "Files of JSON lines with metrics, globs from the root", ("metrics.jsonl",))
-    wait: bool = _setting(RESULTS, "Follow the run to its end; false: return when training has started", default=True)
-    github_token: SecretStr | None = Field(
+    wait: YesNo = _setting(RESULTS, "Follow the run to its end; false: return when training has started", default=True)
+    github_token: Secret = Field(
         None, exclude=True, repr=False, description="For the pull request comment", json_schema_extra={"group": GITHUB}
     )
 
@@ -109,18 +118,42 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is not a key prefix: write letters, digits, hyphens and single slashes")
         return value
 
+    @field_validator("python", "install")
+    @classmethod
+    def _not_empty(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("it is empty: leave it out for the default")
+        return value
+
     @field_validator("max_attempts")
     @classmethod
     def _attempts(cls, value: int) -> int:
         if not 1 <= value <= 20:
-            raise ValueError(f"{value} is not a number of attempts from 1 to 20")
+            raise ValueError(f"{value} is not a number of attempts from 1 to 20: write 3, for example")
+        return value
+
+    @field_validator("volume_size")
+    @classmethod
+    def _gib(cls, value: int | None) -> int | None:
+        if value is not None and not 1 <= value <= 65536:
+            raise ValueError(f"{value} is not a volume's size in GiB, from 1 to 65536: write 100, for example")
+        return value
+
+    @field_validator("max_duration")
+    @classmethod
+    def _limit(cls, value: int) -> int:
+        # The host powers itself off by this; none at all would be an instance that is found a month later.
+        if value == 0:
+            raise ValueError("it cannot be off, every run has a limit: write 6h, for example, at most 366d")
         return value
 
     @field_validator("lease")
     @classmethod
     def _lease(cls, value: int) -> int:
         if not 60 <= value <= 3600:
-            raise ValueError("the first lease is between 1m and 1h: it only bridges boot and start")
+            raise ValueError(
+                f"{parsing.show_duration(value)} is not between 1m and 1h: the first lease only bridges boot and start"
+            )
         return value
 
     @classmethod
@@ -178,89 +211,83 @@ def load(*, flags: Mapping[str, Any], environ: Mapping[str, str], root: Path | N
     problems: list[str] = []
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
-    known = set(names())
-    for where, found in (
-        _from_toml(root),
-        ("RUNCTL_", _from_environment(environ, problems)),
-        ("INPUT_", _from_inputs(environ)),
-        ("--", dict(flags)),
+    for found in (
+        _from_toml(root, problems),
+        _from_environment(environ, problems),
+        _from_inputs(environ),
+        {name: (f"--{name}", value) for name, value in flags.items()},
     ):
-        for name, value in found.items():
-            if name not in known:
-                problems.append(f"{_shown(where, name)}: there is no such setting{_did_you_mean(name)}")
-                continue
-            values[name] = value
-            origin[name] = _shown(where, name)
+        for name, (where, value) in found.items():
+            if name in names():
+                values[name] = value
+                origin[name] = where
+            else:
+                problems.append(f"{where}: there is no such setting{parsing.did_you_mean(_hyphenated(name), names())}")
     try:
         settings = Settings(**values)
     except pydantic.ValidationError as error:
         for detail in error.errors(include_input=False, include_url=False):
             name = str(detail["loc"][0])
-            said = detail["msg"].removeprefix("Value error, ")
-            seen = "" if name == "github-token" or "'" in said else f" (it is {values.get(name)!r})"
-            problems.append(f"{origin.get(name, name)}: {said}{seen}")
+            problems.append(f"{origin.get(name, name)}: {detail['msg'].removeprefix('Value error, ')}")
         settings = None
     if problems or settings is None:
         raise SettingsError(
             "\n  ".join(["the settings cannot be used:", *problems]), "runctl-action train --help lists them all"
-        )
+        ) from None
     return settings
 
 
-def _from_toml(root: Path | None) -> tuple[str, dict[str, Any]]:
+# What a source of settings has: by name, where people find it, and the value.
+_Found = dict[str, tuple[str, Any]]
+
+
+def _from_toml(root: Path | None, problems: list[str]) -> _Found:
     if root is None:
-        return "runctl.toml", {}
-    own = _read_toml(root / "runctl.toml")
-    shared = (_read_toml(root / "pyproject.toml") or {}).get("tool", {}).get("runctl")
+        return {}
+    own_file, shared_file = root / "runctl.toml", root / "pyproject.toml"
+    own = _read_toml(own_file, problems)
+    tool = (_read_toml(shared_file, problems) or {}).get("tool")
+    shared = tool.get("runctl") if isinstance(tool, dict) else None
+    if shared is not None and not isinstance(shared, dict):
+        problems.append(f"{shared_file}: `tool.runctl` is not a table: write [tool.runctl]")
+        shared = None
     if own is not None and shared is not None:
-        raise SettingsError(
-            f"there are settings both in {root / 'runctl.toml'} and in [tool.runctl] of {root / 'pyproject.toml'}",
-            "keep one of them",
-        )
-    if own is not None:
-        return "runctl.toml", own
-    return "[tool.runctl]", shared or {}
+        problems.append(f"there are settings both in {own_file} and in [tool.runctl] of {shared_file}: keep one")
+    where = "runctl.toml" if own is not None else "[tool.runctl]"
+    found = own if own is not None else shared or {}
+    return {name: (f"{where}: {name}", value) for name, value in found.items()}
 
 
-def _read_toml(path: Path) -> dict[str, Any] | None:
+def _read_toml(path: Path, problems: list[str]) -> dict[str, Any] | None:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}", "see https://toml.io for how TOML is written") from error
+        problems.append(f"{path} cannot be read: {error} (see https://toml.io for how TOML is written)")
+        return None
 
 
-def _from_environment(environ: Mapping[str, str], problems: list[str]) -> dict[str, str]:
-    found = {}
-    known = set(names())
+def _from_environment(environ: Mapping[str, str], problems: list[str]) -> _Found:
+    found: _Found = {}
     for variable, value in environ.items():
         if not variable.startswith("RUNCTL_") or variable in RESERVED or not value:
             continue
-        name = variable.removeprefix("RUNCTL_").lower().replace("_", "-")
-        if name in known:
-            found[name] = value
+        name = _hyphenated(variable.removeprefix("RUNCTL_"))
+        if name in names():
+            found[name] = (variable, value)
         else:
-            problems.append(f"{variable}: there is no such setting{_did_you_mean(name, 'RUNCTL_')}")
+            known = [known.upper().replace("-", "_") for known in names()]
+            meant = parsing.did_you_mean(variable.removeprefix("RUNCTL_").upper(), known, "RUNCTL_")
+            problems.append(f"{variable}: there is no such setting{meant}")
     return found
 
 
-def _from_inputs(environ: Mapping[str, str]) -> dict[str, str]:
+def _from_inputs(environ: Mapping[str, str]) -> _Found:
     """The runner sets every declared input, to "" when it is not given (facts: hyphens stay in the name)."""
-    inputs = {name: environ.get(f"INPUT_{name.upper()}", "") for name in names()}
-    return {name: value for name, value in inputs.items() if value}
+    variables = {name: f"INPUT_{name.upper()}" for name in names()}
+    return {name: (variable, environ[variable]) for name, variable in variables.items() if environ.get(variable)}
 
 
-def _shown(where: str, name: str) -> str:
-    if where == "--":
-        return f"--{name}"
-    if where.endswith("_"):
-        return where + (name.upper().replace("-", "_") if where == "RUNCTL_" else name.upper())
-    return f"{where}: {name}"
-
-
-def _did_you_mean(name: str, prefix: str = "") -> str:
-    close = difflib.get_close_matches(name.replace("_", "-"), names(), n=1, cutoff=0.6)
-    if not close:
-        return ""
-    return f": did you mean {prefix + close[0].upper().replace('-', '_') if prefix else close[0]}?"
+def _hyphenated(name: str) -> str:
+    return name.lower().replace("_", "-")

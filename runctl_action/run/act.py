@@ -84,7 +84,7 @@ class Actor:
             case decide.Start():
                 self._start(seen, action)
             case decide.EndAttempt():
-                self._end(action)
+                self._end(seen, action)
             case decide.Finish():
                 self._finish(seen)
             case decide.Done():
@@ -126,7 +126,7 @@ class Actor:
         """One offer: the exact call is written down before it is made, so that whoever repeats it makes the same."""
         launch = seen.spec.launch
         if launch.get("instance_id"):
-            self._use_existing(attempt, str(launch["instance_id"]))
+            self._use_existing(seen, attempt, str(launch["instance_id"]))
             return
         index = len(attempt.tried)
         if attempt.tried and attempt.tried[-1].instance_id is None and attempt.tried[-1].error_code is None:
@@ -135,7 +135,7 @@ class Actor:
         else:
             offer = self._next_offer(seen, attempt)
             if offer is None:
-                self._end(decide.EndAttempt(attempt.number, "failed", "cloud", _refusals(attempt)))
+                self._end(seen, decide.EndAttempt(attempt.number, "failed", "cloud", _refusals(attempt)))
                 return
             tried = self._written(seen, attempt, index, offer)
         key = self.layout.run(self.run_id).offer(attempt.number, index)
@@ -149,7 +149,7 @@ class Actor:
             update = {"error_code": refused.code, "error_message": str(refused)}
             self.store.put(key, tried.model_copy(update=update).to_json())
             if refused.kind == "fatal":
-                self._end(decide.EndAttempt(attempt.number, "failed", "cloud", str(refused)))
+                self._end(seen, decide.EndAttempt(attempt.number, "failed", "cloud", str(refused)))
             elif tried.offer.market == "spot":
                 self.warn(f"spot {tried.offer.instance_type} in {tried.offer.zone} was refused: {refused.code}")
             return
@@ -223,13 +223,13 @@ class Actor:
         self.store.put(self.layout.run(self.run_id).instance(number), record.to_json(), if_none_match=True)
         self.knowledge.looked_at_ec2_at = float("-inf")
 
-    def _use_existing(self, attempt: Attempt, instance_id: str) -> None:
+    def _use_existing(self, seen: Observation, attempt: Attempt, instance_id: str) -> None:
         try:
             instance = require_state(self.instances.find(instance_id), instance_id, ("running",), "train on it")
             role_id = self.instances.profile_role_id(_profile(instance))
         except CloudError as error:
             message = f"{error} ({error.hint})" if error.hint else str(error)
-            self._end(decide.EndAttempt(attempt.number, "failed", "cloud", message))
+            self._end(seen, decide.EndAttempt(attempt.number, "failed", "cloud", message))
             return
         record = InstanceRecord(
             instance_id=instance_id,
@@ -297,9 +297,14 @@ class Actor:
             return
         self.knowledge.started_at[action.instance_id] = self.monotonic()
 
-    def _end(self, action: decide.EndAttempt) -> None:
+    def _end(self, seen: Observation, action: decide.EndAttempt) -> None:
+        keys = self.layout.run(self.run_id)
+        if action.cause == "sync":
+            # What is in the bucket cannot be relied on: the next attempt, and the next run, upload it afresh.
+            self.store.delete(self.layout.latest(seen.spec.repository, seen.spec.branch or "HEAD"))
+            self.store.delete(keys.packs)
         end = End(outcome=action.outcome, cause=action.cause, message=action.message, at=self.now())
-        self.store.put(self.layout.run(self.run_id).end(action.attempt), end.to_json(), if_none_match=True)
+        self.store.put(keys.end(action.attempt), end.to_json(), if_none_match=True)
         self.knowledge.looked_at_ec2_at = float("-inf")
 
     def _finish(self, seen: Observation) -> None:

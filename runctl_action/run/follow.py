@@ -5,13 +5,16 @@ from __future__ import annotations
 import codecs
 from collections import deque
 from collections.abc import Callable
+from typing import get_args
 
 import zstandard
 
 from runctl_action.cloud.store import Store
+from runctl_action.contract.documents import Phase, Status
 from runctl_action.contract.layout import Layout, parse_log_key
 from runctl_action.run.observe import Attempt, Observation
 
+_ORDER: tuple[str, ...] = get_args(Phase)
 _TAIL_LINES = 60
 # A reader that comes late begins this many segments before the end, rather than replay hours.
 _LATE_SEGMENTS = 20
@@ -20,7 +23,8 @@ _MAX_SEGMENT_BYTES = 64 * 1024 * 1024
 
 
 class Follower:
-    """Keeps its place in the log of each attempt. `output(text)` gets the log, `phase(name, detail)` each new phase."""
+    """Keeps its place in the log of each attempt. `output(text)` gets the log, `phase(name, detail)` each new phase,
+    in order: the output of a phase never comes after the next one was announced."""
 
     def __init__(
         self,
@@ -40,7 +44,9 @@ class Follower:
         self._from_start = from_start
         self._attempt = 0
         self._after: str | None = None
-        self._shown_phase: tuple[int, str] = (0, "")
+        self._shown_phase = (0, -1)
+        self._said_phase = ""
+        self._details: dict[str, str] = {}
         self._shown_warnings: set[str] = set()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -53,15 +59,16 @@ class Follower:
             return
         if last.number != self._attempt:
             self._begin(last, seen.spec.run_id)
-        if last.status and (last.number, last.status.phase) != self._shown_phase and last.status.phase != "done":
-            self._shown_phase = (last.number, last.status.phase)
-            self._phase(last.status.phase, last.status.detail)
-        for warning in last.status.warnings if last.status else ():
-            if warning not in self._shown_warnings:
-                self._shown_warnings.add(warning)
-                self._warn(warning)
+        if last.status:
+            self._details[last.status.phase] = last.status.detail
+            for warning in last.status.warnings:
+                if warning not in self._shown_warnings:
+                    self._shown_warnings.add(warning)
+                    self._warn(warning)
         if last.has_started:
             self._read(last, seen.spec.run_id)
+        if last.status:
+            self._note_phase(last.status)
 
     def tail(self) -> tuple[str, ...]:
         """The last lines that were read."""
@@ -71,6 +78,8 @@ class Follower:
         assert attempt.record is not None
         self._attempt = attempt.number
         self._after = None
+        self._said_phase = ""
+        self._details.clear()
         self._decoder.reset()
         host = self._layout.host(attempt.record.userid, run_id, attempt.number)
         segments = attempt.status.log_segments if attempt.status else 0
@@ -87,14 +96,24 @@ class Follower:
             if stored is None:
                 return
             self._after = item.key
-            _, phase = parse_log_key(item.key)
-            if (attempt.number, phase) != self._shown_phase:
-                self._shown_phase = (attempt.number, phase)
-                self._phase(phase, "")
+            self._enter(parse_log_key(item.key)[1])
             reader = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(stored.data)
             text = self._decoder.decode(reader.read(_MAX_SEGMENT_BYTES))
             self._remember(text)
             self._output(text)
+
+    def _note_phase(self, status: Status) -> None:
+        """A phase that writes nothing is announced when it is said for the second time: by then the last output of the
+        one before has been uploaded."""
+        if status.phase == self._said_phase and status.phase != "done":
+            self._enter(status.phase)
+        self._said_phase = status.phase
+
+    def _enter(self, phase: str) -> None:
+        place = (self._attempt, _ORDER.index(phase) if phase in _ORDER else -1)
+        if place > self._shown_phase:
+            self._shown_phase = place
+            self._phase(phase, self._details.get(phase, ""))
 
     def _remember(self, text: str) -> None:
         *lines, self._partial = (self._partial + text)[-1_000_000:].split("\n")

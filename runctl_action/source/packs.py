@@ -66,8 +66,7 @@ def upload_source(source: Source, store: ObjectStore, layout: Layout) -> Packs:
     if chosen.missing:
         with _packed(source, chosen.missing) as (path, sha256):
             uploaded = path.stat().st_size
-            if store.size(layout.pack(sha256)) != uploaded:
-                store.put_file(layout.pack(sha256), path, sha256)
+            store.put_file(layout.pack(sha256), path, sha256)
             held[sha256] = tuple(chosen.missing)
             sizes[sha256] = uploaded
     digest = source.manifest.digest
