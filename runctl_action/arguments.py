@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from runctl_action import __version__
 from runctl_action.errors import UsageError
+from runctl_action.parsing import did_you_mean, show_duration
 
 COMMANDS = {
     "train": "train one commit and follow it to its end",
@@ -38,12 +39,19 @@ class Parsed:
     dry_run: bool = False
     port: int | None = None
     faults: tuple[str, ...] = ()
+    delays: tuple[str, ...] = ()
+    hour: float = 3600.0
 
 
 def parse(argv: Sequence[str]) -> Parsed:
     """Raises UsageError; --help and --version print and end the process with 0."""
     ours, scripts = split(argv)
-    found = vars(_parser().parse_args(ours))
+    parser, commands = _parser()
+    _check_command(ours)
+    known, surplus = parser.parse_known_args(ours)
+    found = vars(known)
+    if surplus:
+        raise _surplus(surplus, commands[found["command"]])
     flags = {
         name.removeprefix("set:"): value
         for name, value in found.items()
@@ -51,10 +59,13 @@ def parse(argv: Sequence[str]) -> Parsed:
     }
     if scripts is not None:
         if found["command"] != "train":
-            raise UsageError(f"`{found['command']}` takes no arguments after --")
+            raise UsageError(
+                f"`{found['command']}` takes no arguments after --", f"runctl-action {found['command']} --help"
+            )
         flags["args"] = scripts
     rest = {name: value for name, value in found.items() if not name.startswith("set:")}
-    return Parsed(flags=flags, **rest | {"faults": tuple(rest.get("faults") or ())})
+    repeatable = {name: tuple(rest.get(name) or ()) for name in ("faults", "delays")}
+    return Parsed(flags=flags, **rest | repeatable)
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
@@ -66,77 +77,141 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
     return argv[:cut], argv[cut + 1 :]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0].split("=")[0]
-        close = difflib.get_close_matches(unknown, list(self._option_string_actions), n=1)
-        if message.startswith("unrecognized"):
-            message = f"{unknown} is no option of `{self.prog}`" + (f": did you mean {close[0]}?" if close else "")
+def _check_command(ours: Sequence[str]) -> None:
+    """Before argparse, which answers a typing error with everything there is."""
+    if {"-h", "--help", "--version"} & set(ours):
+        return
+    command = next((argument for argument in ours if not argument.startswith("-")), None)
+    if command is None:
+        width = max(map(len, COMMANDS))
+        listed = "\n".join(f"    {name:{width}}  {what}" for name, what in COMMANDS.items())
         raise UsageError(
-            message, f"{self.prog} --help; a script's own arguments come after --: runctl-action train SCRIPT -- ARGS"
+            f"no command was given. Usage: runctl-action COMMAND …\n{listed}",
+            "try it without an AWS account: runctl-action train --emulate SCRIPT; more: runctl-action --help",
+        )
+    if command not in COMMANDS:
+        raise UsageError(
+            f"{command!r} is no command{did_you_mean(command, tuple(COMMANDS))}",
+            f"the commands are {', '.join(COMMANDS)}; see: runctl-action --help",
         )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _surplus(surplus: Sequence[str], command: _Parser) -> UsageError:
+    """What argparse could not place: options with a near name are told, their values (a token?) are not."""
+    unknown = [argument.split("=", 1)[0] for argument in surplus if argument.startswith("-")]
+    if not unknown:
+        what = ", ".join(map(repr, surplus))
+        return UsageError(f"`{command.prog}` has no place for {what}", _hint(command.prog))
+    said = [f"`{command.prog}` has no option {name}{command.meant(name)}" for name in unknown]
+    return UsageError("\n  ".join(said), _hint(command.prog))
+
+
+def _hint(prog: str) -> str:
+    if prog.endswith(" train"):
+        return f"a script's own arguments come after --: {prog} SCRIPT -- ARGS; all options: {prog} --help"
+    return f"all options: {prog} --help"
+
+
+class _Parser(argparse.ArgumentParser):
+    def meant(self, unknown: str) -> str:
+        options = [name.removeprefix("--") for name in self._option_string_actions if name.startswith("--")]
+        return did_you_mean(unknown.strip("-"), options, "--")
+
+    def error(self, message: str) -> NoReturn:
+        hint = _hint(self.prog)
+        if option := re.fullmatch(r"argument (?:\S+, )*(--\S+): expected one argument", message):
+            message = f"{option[1]} was given without a value"
+            hint = f"a value that begins with a hyphen needs an equals sign: {option[1]}=-x; {hint}"
+        raise UsageError(message, hint)
+
+
+def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     parser = _Parser(
         prog="runctl-action",
         allow_abbrev=False,
-        description="Push code, train it on your own AWS account, read the answer in the pull request.",
+        description="Push code, train it on your own AWS account, read the answer in the pull\nrequest.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"runctl-action {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for name, help_text in COMMANDS.items():
-        command = commands.add_parser(
-            name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".", allow_abbrev=False,
-            usage="runctl-action train [OPTIONS] SCRIPT [-- ARGS…]" if name == "train" else None,
-        )  # fmt: skip
-        _ADD[name](command)
-    return parser
+    commands = parser.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", required=True, parser_class=_Parser
+    )
+    made: dict[str, _Parser] = {}
+    for name, what in COMMANDS.items():
+        made[name] = commands.add_parser(
+            name,
+            help=what,
+            description=what[0].upper() + what[1:] + ".",
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            usage=_USAGE.get(name),
+            epilog=_EPILOGS.get(name),
+        )
+        _ADD[name](made[name])
+    return parser, made
 
 
 def _train(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "set:script", metavar="SCRIPT", nargs="?", help="relative to the working directory or the git root"
+    what = command.add_argument_group("This run")
+    what.add_argument(
+        "set:script", metavar="SCRIPT", nargs="?", help="The script, relative to the working directory or the git root"
     )
-    command.add_argument("--revision", default="HEAD", help="the commit to train (default: HEAD)")
-    command.add_argument(
-        "--emulate", action="store_true", help="on an emulated AWS in this process: no account, no cost"
-    )
-    command.add_argument("--again", action="store_true", help="open a new attempt of a run that is over")
-    command.add_argument("--json", action="store_true", help="print the report as one JSON document on stdout")
-    command.add_argument("--report", metavar="FILE", help="write the report as Markdown")
-    command.add_argument(
-        "--fault", dest="faults", action="append", metavar="FAULT", help="with --emulate: break it on purpose"
-    )
+    what.add_argument("--revision", metavar="COMMIT", default="HEAD", help="The commit to train [HEAD]")
+    what.add_argument("--emulate", action="store_true", help="On an emulated AWS in this process: no account, no cost")
+    what.add_argument("--again", action="store_true", help="Open a new attempt of a run that is over")
+    what.add_argument("--json", action="store_true", help="Print the report as one JSON document on stdout")
+    what.add_argument("--report", metavar="FILE", help="Write the report as Markdown")
+    _add_emulation(what, "With --emulate: ")
     _add_settings(command, all_of_them=True)
 
 
 def _one_run(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", metavar="RUN", help="a run id, or its unique beginning")
-    command.add_argument("--json", action="store_true", help="print the report as one JSON document on stdout")
+    command.add_argument("run", metavar="RUN", help="A run id, or its unique beginning")
+    command.add_argument("--json", action="store_true", help="Print the report as one JSON document on stdout")
     _add_settings(command)
 
 
 def _logs(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", metavar="RUN", help="a run id, or its unique beginning")
-    command.add_argument("-f", "--follow", action="store_true", help="until the run is over")
+    command.add_argument("run", metavar="RUN", help="A run id, or its unique beginning")
+    command.add_argument("-f", "--follow", action="store_true", help="Until the run is over")
     _add_settings(command)
 
 
 def _many_runs(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="print the reports as one JSON document on stdout")
+    command.add_argument("--json", action="store_true", help="Print the reports as one JSON document on stdout")
     _add_settings(command)
 
 
 def _collect(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--dry-run", action="store_true", help="only say what there is")
+    command.add_argument("--dry-run", action="store_true", help="Only say what there is")
     _many_runs(command)
 
 
 def _emulator(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--port", type=int, help="(default: any free one)")
-    command.add_argument(
-        "--fault", dest="faults", action="append", metavar="FAULT", help="break it on purpose; repeatable"
+    command.add_argument("--port", type=int, help="The port to listen on (default: any free one)")
+    _add_emulation(command)
+
+
+def _add_emulation(group: Any, when: str = "") -> None:
+    """What there is to choose about an emulated AWS."""
+
+    def said(text: str) -> str:
+        return when + text if when else text[0].upper() + text[1:]
+
+    group.add_argument(
+        "--fault", dest="faults", action="append", metavar="FAULT", help=said("break it on purpose (docs/faults.md)")
+    )
+    group.add_argument(
+        "--delay", dest="delays", action="append", metavar="NAME=SECONDS",
+        help=said("how long an instance is visible=, running=, online= and ending= later"),
+    )  # fmt: skip
+    group.add_argument(
+        "--hour",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help=said("how long an hour of its timers takes [3600]"),
     )
 
 
@@ -149,7 +224,38 @@ _ADD = {
     "collect": _collect,
     "emulator": _emulator,
 }
+_USAGE = {"train": "runctl-action train [OPTIONS] SCRIPT [-- ARGS…]"}
+_EPILOG = """\
+try it without an AWS account:
+  runctl-action train --emulate examples/digits/train.py -- --epochs 5
+"""
+_EPILOGS = {
+    "train": """\
+Everything after the first -- is the script's own, as it is.
+
+A setting has the same name everywhere: --max-duration 6h as a flag,
+max-duration: 6h as an input of the action, RUNCTL_MAX_DURATION=6h as a
+variable, max-duration = "6h" in runctl.toml or [tool.runctl] of pyproject.toml.
+The first of these that has it wins. SCRIPT and its arguments are the settings
+`script` and `args` there.
+
+TIME is 90m, 1h30m, 2d or off; SIZE is 500MB or 2GiB. Several of TYPE, ID, GLOB:
+with commas, or the flag again; several variables: --env A=1 --env B=2.
+[In brackets: the default.]
+
+examples:
+  runctl-action train --emulate train.py -- --epochs 5
+  runctl-action train --spot=require --max-duration 2h train.py
+  runctl-action train --instance-type g5.xlarge,g4dn.xlarge train.py -- --lr 0.1
+"""
+}
 _LOOKING = ("region", "bucket", "prefix", "allowed-account-ids")
+_METAVARS = {
+    "env": "NAME=VALUE", "instance_type": "TYPE,…", "subnets": "ID,…", "security_groups": "ID,…",
+    "allowed_account_ids": "ID,…", "checkpoints": "GLOB,…", "metrics": "GLOB,…", "volume_size": "GIB",
+    "max_attempts": "N", "max_duration": "TIME", "hang_timeout": "TIME", "grace": "TIME", "lease": "TIME",
+    "keep_on_failure": "TIME", "max_file_bytes": "SIZE", "python": "VERSION", "install": "HOW",
+}  # fmt: skip
 
 
 def _add_settings(command: argparse.ArgumentParser, *, all_of_them: bool = False) -> None:
@@ -168,27 +274,38 @@ def _add_settings(command: argparse.ArgumentParser, *, all_of_them: bool = False
         group = groups[title]
         default = _show_default(name, info.default)
         help_text = f"{info.description}{f' [{default}]' if default else ''}".replace("%", "%%")
+        metavar = _metavar(name, info.annotation)
         if info.annotation is bool:
             group.add_argument(
                 f"--{flag}", dest=f"set:{flag}", action=argparse.BooleanOptionalAction, default=None, help=help_text
             )
+        elif name == "env" or metavar.endswith(",…"):
+            group.add_argument(f"--{flag}", dest=f"set:{flag}", action=_Several, metavar=metavar, help=help_text)
         else:
-            group.add_argument(f"--{flag}", dest=f"set:{flag}", metavar=_metavar(name), help=help_text)
+            group.add_argument(f"--{flag}", dest=f"set:{flag}", metavar=metavar, help=help_text)
 
 
-def _metavar(name: str) -> str:
-    if name in {"max_duration", "hang_timeout", "grace", "lease", "keep_on_failure"}:
-        return "TIME"
-    return "SIZE" if name == "max_file_bytes" else name.rsplit("_", 1)[-1].upper()
+class _Several(argparse.Action):
+    """A list: each time the flag is given it adds to what is there; commas separate, except in a variable's value."""
+
+    def __call__(self, _parser: object, found: argparse.Namespace, value: Any, _option: str | None = None) -> None:
+        items = [value] if self.metavar == "NAME=VALUE" else [part.strip() for part in value.split(",") if part.strip()]
+        setattr(found, self.dest, [*(getattr(found, self.dest) or ()), *items])
+
+
+def _metavar(name: str, annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    return _METAVARS.get(name, name.rsplit("_", 1)[-1].upper())
 
 
 def _show_default(name: str, default: Any) -> str:
-    from runctl_action.parsing import show_duration
-
-    if default in (None, (), {}) or isinstance(default, bool):
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    if default in (None, (), {}):
         return ""
-    if _metavar(name) == "TIME":
+    if _METAVARS.get(name) == "TIME":
         return show_duration(default)
-    if _metavar(name) == "SIZE":
+    if _METAVARS.get(name) == "SIZE":
         return f"{default // 1024**3}GiB"
     return ", ".join(default) if isinstance(default, tuple) else str(default)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -192,7 +193,15 @@ def collect(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
 def emulator(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
     """Serves an emulated AWS until it is interrupted."""
     server = _emulator_server()
-    return int(server.serve(port=parsed.port or 0, faults=parsed.faults, environ=environ))
+    return int(
+        server.serve(
+            port=parsed.port or 0,
+            faults=parsed.faults,
+            environ=environ,
+            delays=_delays(server, parsed),
+            seconds_per_minute=parsed.hour / 60,
+        )
+    )
 
 
 _COMMANDS: Mapping[str, Callable[[arguments.Parsed, MutableMapping[str, str]], int]] = {
@@ -258,11 +267,27 @@ def _cloud(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> Itera
 def _emulated(parsed: arguments.Parsed, environ: Mapping[str, str], region: str | None) -> Iterator[dict[str, str]]:
     server = _emulator_server()
     with (
-        tempfile.TemporaryDirectory(prefix="runctl-emulator-") as directory,
-        server.Emulator(Path(directory), faults=parsed.faults, region=region or "us-east-1") as emulated,
+        server.own_directory() as directory,
+        server.Emulator(
+            directory,
+            faults=parsed.faults,
+            region=region or "us-east-1",
+            delays=_delays(server, parsed),
+            seconds_per_minute=parsed.hour / 60,
+        ) as emulated,
     ):
         kept = {name: value for name, value in environ.items() if not name.startswith("AWS_")}
         yield kept | emulated.environ
+
+
+def _delays(server: Any, parsed: arguments.Parsed) -> Any:
+    try:
+        return server.Delays(**{name: float(seconds) for name, _, seconds in (d.partition("=") for d in parsed.delays)})
+    except (TypeError, ValueError):
+        names = ", ".join(field.name for field in dataclasses.fields(server.Delays))
+        raise UsageError(
+            f"--delay {' '.join(parsed.delays)}: it is NAME=SECONDS, and NAME one of {names}", "--delay running=20"
+        ) from None
 
 
 def _emulated_account(settings: Settings, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Settings as people write them, in TOML, a variable or a flag. Pure; each ValueError shows what was seen, and an
 example."""
 
+# ruff: noqa: TRY004  - pydantic makes a setting's error of a ValueError, and lets a TypeError through
+
 from __future__ import annotations
 
 import difflib
@@ -120,7 +122,7 @@ def words(value: object) -> tuple[str, ...]:
     """A list: a TOML array, or text separated by commas or lines."""
     if isinstance(value, list | tuple):
         return tuple(_word(item) for item in value)
-    if isinstance(value, bool | dict):
+    if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError(f'{shown(value)} is not a list: write a, b or ["a", "b"]')
     return tuple(_word(part.strip()) for part in re.split(r"[,\n]", str(value)) if part.strip())
 
@@ -129,7 +131,7 @@ def shell_words(value: object) -> tuple[str, ...]:
     """Arguments: an array as it is; text is split as a shell splits words, and nothing is expanded."""
     if isinstance(value, list | tuple):
         return tuple(_argument(item) for item in value)
-    if isinstance(value, bool | dict):
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f'{shown(value)} is not a list of arguments: write --lr 0.1 or ["--lr", "0.1"]')
     written = _without_nul(_CONTINUATION.sub(_without_continuation, str(value)))
     try:
@@ -152,7 +154,7 @@ def pairs(value: object) -> dict[str, str]:
     elif isinstance(value, str):
         lines = _without_nul(value, "a value").replace("\r\n", "\n").split("\n")
     else:
-        raise ValueError(f"{shown(value)} is not a list of variables: write NAME=VALUE, one a line")  # noqa: TRY004  - pydantic passes a TypeError on
+        raise ValueError(f"{shown(value)} is not a list of variables: write NAME=VALUE, one a line")
     found = {}
     for index, line in enumerate(lines, 1):
         if not line.strip():
@@ -173,7 +175,7 @@ def shown(value: object) -> str:
 
 
 def did_you_mean(word: str, known: Sequence[str], prefix: str = "") -> str:
-    """": did you mean …?", or nothing when nothing is close."""
+    """ ": did you mean …?", or nothing when nothing is close."""
     close = difflib.get_close_matches(word, known, n=1)
     return f": did you mean {prefix}{close[0]}?" if close else ""
 
@@ -188,7 +190,7 @@ def _argument(item: object, what: str = "") -> str:
     if isinstance(item, bool):
         return str(item).lower()
     if not isinstance(item, str | int | float):
-        raise ValueError(f"{what or shown(item)} is neither text nor a number: write it in quotes")  # noqa: TRY004
+        raise ValueError(f"{what or shown(item)} is neither text nor a number: write it in quotes")
     return _without_nul(str(item), what)
 
 

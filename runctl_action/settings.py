@@ -65,16 +65,12 @@ class Settings(BaseSettings):
     name: OptionalText = _setting(
         WHAT, "A name for the run, to tell several of one workflow apart (default: the script's)"
     )
-    source: Source = _setting(
-        WHAT, "Train the commit, or the tracked files as they are on disk", "commit"
-    )
+    source: Source = _setting(WHAT, "Train the commit, or the tracked files as they are on disk", "commit")
     python: Text = _setting(WHAT, "The Python version for the training", ">=3.11")
     install: Text = _setting(
         WHAT, "Dependencies: auto (PEP 723, uv.lock, requirements.txt, pyproject.toml), skip, or a command", "auto"
     )
-    env: Variables = _setting(
-        WHAT, "Variables for the training, NAME=VALUE a line", {}
-    )
+    env: Variables = _setting(WHAT, "Variables for the training, NAME=VALUE a line", {})
     max_file_bytes: Size = _setting(WHAT, "No tracked file may be larger", 2 * 1024**3)
     instance_type: Words = _setting(
         WHERE, "Instance types in order of preference; `cheapest` first: by price", ("t3.medium",)
@@ -91,9 +87,7 @@ class Settings(BaseSettings):
     volume_size: OptionalNumber = _setting(WHERE, "GiB of the root volume (default: the image's)")
     instance_id: OptionalText = _setting(WHERE, "Train on this running instance; it is never powered off by us")
     allowed_account_ids: Words = _setting(WHERE, "Refuse credentials of any other account", ())
-    spot: Spot = _setting(
-        PRICE, "Spot instances: never, prefer (falls back to on-demand, loudly), require", "prefer"
-    )
+    spot: Spot = _setting(PRICE, "Spot instances: never, prefer (falls back to on-demand, loudly), require", "prefer")
     max_duration: Duration = _setting(PRICE, "The training is ended after this long", 6 * 3600)
     hang_timeout: Duration = _setting(PRICE, "Ended after this long without output or a new checkpoint", 0)
     grace: Duration = _setting(PRICE, "Between SIGTERM and SIGKILL, for a last checkpoint", 60)

@@ -1,20 +1,24 @@
-"""EC2's life of an instance, around moto's bookkeeping: states with delays, idempotent launches, hosts that boot."""
+"""EC2 in front of moto's: launches that are idempotent and can be refused, instances that are not visible at once,
+states that are checked."""
 
 from __future__ import annotations
 
+import base64
 import re
-import threading
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
+from xml.etree import ElementTree
 
-from runctl_action.emulator.hosts import Host
-from runctl_action.emulator.state import ACCOUNT, EmulatedInstance, World
+from runctl_action.emulator.instances import USER, Lives
+from runctl_action.emulator.prices import Prices
+from runctl_action.emulator.state import EmulatedInstance, World
+from runctl_action.emulator.wire import Answer, ApiError, Call, Wsgi, forward, forward_form
 
-# The public parameters that there are, by the image that each names.
 _CANONICAL = "/aws/service/canonical/ubuntu/server/24.04/stable/current"
 _DEEP_LEARNING = "/aws/service/deeplearning/ami"
+# The public parameters that there are: the image that each names, and its architecture.
 IMAGES = {
     f"{_CANONICAL}/amd64/hvm/ebs-gp3/ami-id": ("ami-0000000000ubuntu1", "x86_64"),
     f"{_CANONICAL}/arm64/hvm/ebs-gp3/ami-id": ("ami-0000000000ubuntu2", "arm64"),
@@ -23,203 +27,206 @@ IMAGES = {
         "x86_64",
     ),
     f"{_DEEP_LEARNING}/arm64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id": ("ami-00000000000dlami2", "arm64"),
+    f"{_DEEP_LEARNING}/x86_64/oss-nvidia-driver-gpu-pytorch-2.7-ubuntu-22.04/latest/ami-id": (
+        "ami-00000000000dlami3",
+        "x86_64",
+    ),
     "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64": ("ami-000000000amazon01", "x86_64"),
 }
-
-
-class Refusal(Exception):
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+_MAX_USER_DATA = 16 * 1024
 
 
 class Ec2:
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, moto: Wsgi, lives: Lives, prices: Prices) -> None:
         self._world = world
-        self._tokens: dict[str, tuple[str, bytes]] = {}
-        self._phases: set[tuple[str, str, str]] = set()
+        self._moto = moto
+        self._lives = lives
+        self._prices = prices
+        self._tokens: dict[str, tuple[list[str], bytes]] = {}
 
     def prepare(self) -> None:
         """Registers the images, so that DescribeImages knows what the public parameters name."""
         from moto.ec2.models.amis import Ami
 
-        backend = self._backend()
+        backend = self._lives.backend()
         for parameter, (image_id, architecture) in IMAGES.items():
             backend.amis[image_id] = Ami(
                 backend, image_id, name=parameter.split("/")[3], architecture=architecture, root_device_type="ebs",
                 root_device_name="/dev/sda1", virtualization_type="hvm", public=True,
             )  # fmt: skip
 
-    def before_launch(self, form: Mapping[str, str]) -> str | None:
-        """Checks a RunInstances. The instance of an earlier call with the same token, or None. Raises Refusal."""
+    def handle(self, call: Call) -> Answer:
+        """Raises ApiError."""
+        match call.action:
+            case "RunInstances":
+                with self._world.lock:
+                    return self._run(call)
+            case "TerminateInstances" | "StopInstances" | "StartInstances" | "RebootInstances":
+                return self._change(call)
+            case "DescribeSpotPriceHistory":
+                return self._prices.spot_history(call)
+            case "DescribeInstances":
+                return self._describe(call)
+        self._require_visible(call)
+        return forward(self._moto, call.environ)
+
+    def _run(self, call: Call) -> Answer:
+        form, token = call.form, call.form.get("ClientToken", "")
         request = _request(form)
-        token = form.get("ClientToken", "")
         if token in self._tokens:
-            instance_id, earlier = self._tokens[token]
+            ids, earlier = self._tokens[token]
             if earlier != request:
-                raise Refusal("IdempotentParameterMismatch", "The token was used with other parameters")
-            return instance_id
-        market = "spot" if form.get("InstanceMarketOptions.MarketType") == "spot" else "on-demand"
-        kind, zone = form.get("InstanceType", ""), self._zone(form)
-        if form.get("ImageId", "") not in self._backend().amis:
-            raise Refusal("InvalidAMIID.NotFound", f"The image id '[{form.get('ImageId')}]' does not exist")
-        if self._world.faults.take("no-capacity", market=market, type=kind, zone=zone):
-            raise Refusal(
-                "InsufficientInstanceCapacity", f"We currently do not have sufficient {kind} capacity in {zone}."
-            )
-        if self._world.faults.take("quota", market=market, type=kind):
-            code = "MaxSpotInstanceCountExceeded" if market == "spot" else "VcpuLimitExceeded"
-            raise Refusal(code, "You have requested more than your current quota allows.")
-        return None
-
-    def launched(self, instance_id: str, form: Mapping[str, str], user_data: bytes | None) -> None:
-        """moto has made the instance: it is pending, and boots after its delay."""
-        moto = self._backend().get_instance_by_id(instance_id)
-        profile = form.get("IamInstanceProfile.Name") or form.get("IamInstanceProfile.Arn", "").rsplit("/", 1)[-1]
-        role = self._role(profile)
-        token = form.get("ClientToken")
+                raise ApiError("IdempotentParameterMismatch", "The token was used with other parameters.")
+            return self._describe_again(call, ids)
+        self._check_launch(call)
+        answer = forward(self._moto, call.environ)
+        if answer.status != 200:
+            return answer
+        ids = re.findall(r"<instanceId>(i-[0-9a-f]+)</instanceId>", answer.body.decode())
         if token:
-            self._tokens[token] = (instance_id, _request(form))
-        moto._state.name, moto._state.code = "pending", 0  # noqa: SLF001
-        metadata = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{self._world.endpoint}/imds/{instance_id}/"}
-        host = Host(
-            instance_id,
-            self._world.directory / instance_id,
-            ami_environment=dict(self._world.ami_environment) | metadata,
-            user_data=None if self._world.faults.take("no-user-data") else user_data,
-            on_power=lambda event: self._on_power(instance_id, event),
-            seconds_per_minute=self._world.seconds_per_minute,
+            self._tokens[token] = (ids, request)
+        data = base64.b64decode(form["UserData"]) if form.get("UserData") else None
+        profile = form.get("IamInstanceProfile.Name") or form.get("IamInstanceProfile.Arn", "").rsplit("/", 1)[-1]
+        for instance_id in ids:
+            self._lives.begin(
+                instance_id,
+                profile=profile,
+                shutdown_behaviour=form.get("InstanceInitiatedShutdownBehavior", "stop"),
+                user_data=data,
+                is_one_time=_is_one_time(form),
+            )
+        return Answer(answer.body.replace(b"<name>running</name>", b"<name>pending</name>"), 200, answer.headers)
+
+    def _check_launch(self, call: Call) -> None:
+        """What EC2 refuses before there is an instance; faults come after what is wrong with the request itself."""
+        from moto.ec2.models.instance_types import INSTANCE_TYPES
+
+        form = call.form
+        kind, image = form.get("InstanceType", ""), form.get("ImageId", "")
+        market = "spot" if form.get("InstanceMarketOptions.MarketType") == "spot" else "on-demand"
+        if call.region != self._world.region:
+            raise ApiError("OptInRequired", f"This emulated account has one region: {self._world.region}.", 401)
+        if kind not in INSTANCE_TYPES:
+            raise ApiError("InvalidParameterValue", f"Invalid value '{kind}' for InstanceType.")
+        if image not in self._lives.backend().amis:
+            raise ApiError("InvalidAMIID.NotFound", f"The image id '[{image}]' does not exist")
+        if len(base64.b64decode(form.get("UserData", ""))) > _MAX_USER_DATA:
+            raise ApiError("InvalidParameterValue", "User data is limited to 16384 bytes")
+        zone = self._zone(form)
+        seen = {"market": market, "type": kind, "zone": zone}
+        if self._world.faults.take("unsupported", **seen) or not self._prices.is_offered(kind, zone):
+            raise ApiError("Unsupported", f"Your requested instance type ({kind}) is not supported in {zone}.")
+        if self._world.faults.take("quota", **seen):
+            code = "MaxSpotInstanceCountExceeded" if market == "spot" else "VcpuLimitExceeded"
+            raise ApiError(code, "You have requested more than your current quota allows.")
+        if market == "spot":
+            limit, price = form.get("InstanceMarketOptions.SpotOptions.MaxPrice"), self._prices.spot_now(kind, zone)
+            if self._world.faults.take("max-price", **seen) or (limit and price and Decimal(limit) < price):
+                raise ApiError("SpotMaxPriceTooLow", f"Your Spot request price is lower than the minimum of {price}.")
+        if self._world.faults.take("no-capacity", **seen):
+            raise ApiError(
+                "InsufficientInstanceCapacity", f"We currently do not have sufficient {kind} capacity in {zone}.", 500
+            )
+
+    def _describe_again(self, call: Call, ids: Sequence[str]) -> Answer:
+        """The same token: the answer that DescribeInstances gives, in RunInstances' words."""
+        fields = {f"InstanceId.{index}": instance_id for index, instance_id in enumerate(ids, 1)}
+        answer = forward_form(self._moto, call, {"Action": "DescribeInstances", **fields})
+        reservation = re.search(rb"<reservationSet>\s*<item>(.*)</item>\s*</reservationSet>", answer.body, re.DOTALL)
+        assert reservation is not None
+        xmlns = b'xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"'
+        body = b"<RunInstancesResponse " + xmlns + b">" + reservation[1] + b"</RunInstancesResponse>"
+        return Answer(body, 200, answer.headers)
+
+    def _change(self, call: Call) -> Answer:
+        found = self._require_visible(call)
+        self._check_change(call.action, found)
+        before = {instance.id: instance.state for instance in found}
+        if call.form.get("DryRun") == "true":
+            return forward(self._moto, call.environ)
+        for instance in found:
+            if call.action == "TerminateInstances":
+                self._lives.end(instance.id, "terminated", USER)
+            elif call.action == "StopInstances":
+                self._lives.end(instance.id, "stopped", USER)
+            elif call.action == "StartInstances" and instance.state == "stopped":
+                self._lives.start(instance)
+            elif call.action == "RebootInstances":
+                self._lives.reboot(instance)
+        from runctl_action.emulator.wire import as_ec2_xml
+
+        if call.action == "RebootInstances":
+            return as_ec2_xml(call.action, "<return>true</return>")
+        items = "".join(
+            f"<item><instanceId>{i.id}</instanceId><currentState><name>{i.state}</name></currentState>"
+            f"<previousState><name>{before[i.id]}</name></previousState></item>"
+            for i in found
         )
-        instance = EmulatedInstance(
-            id=instance_id,
-            type=moto.instance_type,
-            zone=moto.placement.zone or self._zone(form),
-            market="spot" if moto.lifecycle == "spot" else "on-demand",
-            role_id=role.id if role else None,
-            role_name=role.name if role else None,
-            shutdown_behaviour=form.get("InstanceInitiatedShutdownBehavior", "stop"),
-            image_id=moto.image_id,
-            host=host,
-        )
-        with self._world.lock:
-            self._world.instances[instance_id] = instance
-        threading.Thread(target=self._boot, args=(instance,), daemon=True).start()
+        return as_ec2_xml(call.action, f"<instancesSet>{items}</instancesSet>")
 
-    def end(self, instance_id: str, state: str, reason_code: str, message: str) -> None:
-        """Takes an instance to `stopped` or `terminated`: its processes first, then what DescribeInstances shows."""
-        with self._world.lock:
-            instance = self._world.instances.get(instance_id)
-            if instance is None or instance.state == "terminated":
-                return
-            instance.state, instance.is_online = state, False
-        moto = self._backend().get_instance_by_id(instance_id)
-        if state == "terminated":
-            moto.terminate()
-            instance.host.destroy()
-        else:
-            moto.stop()
-            instance.host.halt()
-        moto.state_reason.code, moto.state_reason.message = reason_code, message
+    def _check_change(self, action: str, found: Sequence[EmulatedInstance]) -> None:
+        allowed = {
+            "StopInstances": {"pending", "running", "stopping", "stopped"},
+            "StartInstances": {"pending", "running", "stopped"},
+            "RebootInstances": {"running"},
+        }.get(action)
+        for instance in found:
+            if allowed and instance.state not in allowed:
+                raise ApiError(
+                    "IncorrectInstanceState",
+                    f"The instance '{instance.id}' is not in a state from which it can be changed: {instance.state}.",
+                )
+            if action == "StopInstances" and instance.market == "spot":
+                raise ApiError(
+                    "UnsupportedOperation",
+                    f"You can't stop the Spot Instance '{instance.id}' because it is associated with a one-time "
+                    "Spot Instance request. You can only stop Spot Instances associated with persistent requests.",
+                )
 
-    def started_again(self, instance_id: str) -> None:
-        """StartInstances of a stopped one: it boots with the disk that it had."""
-        instance = self._world.instances.get(instance_id)
-        if instance is not None and instance.state == "stopped":
-            instance.state = "pending"
-            threading.Thread(target=self._boot, args=(instance,), daemon=True).start()
+    def _describe(self, call: Call) -> Answer:
+        self._require_visible(call)
+        answer = forward(self._moto, call.environ)
+        now = time.monotonic()
+        hidden = {i.id for i in self._world.instances.values() if i.visible_at > now}
+        if not hidden or answer.status != 200:
+            return answer
+        ElementTree.register_namespace("", "http://ec2.amazonaws.com/doc/2016-11-15/")
+        root = ElementTree.fromstring(answer.body)  # noqa: S314  - moto wrote it
+        for parent in root.iter():
+            for item in list(parent):
+                shown = item.find("{*}instanceId")
+                if shown is not None and shown.text in hidden:
+                    parent.remove(item)
+        return Answer(ElementTree.tostring(root), 200, answer.headers)
 
-    def give_notice(self, instance_id: str, *, reclaim_after_minutes: float | None = 2) -> None:
-        """A spot notice, and the reclaim that follows it."""
-        instance = self._world.instances[instance_id]
-        when = datetime.now(UTC) + timedelta(minutes=2)
-        instance.notice_at = when.strftime("%Y-%m-%dT%H:%M:%SZ")
-        if reclaim_after_minutes is not None:
-            seconds = reclaim_after_minutes * self._world.seconds_per_minute
-            timer = threading.Timer(seconds, self.reclaim, args=(instance_id,))
-            timer.daemon = True
-            timer.start()
-
-    def reclaim(self, instance_id: str) -> None:
-        """AWS takes a spot instance back."""
-        self.end(instance_id, "terminated", "Server.SpotInstanceTermination", "Server.SpotInstanceTermination")
-
-    def die(self, instance_id: str) -> None:
-        self.end(instance_id, "terminated", "Client.InstanceInitiatedShutdown", "Client.InstanceInitiatedShutdown")
-
-    def on_phase(self, instance_id: str, phase: str) -> None:
-        """A host has written a status with this phase: the faults that wait for it happen."""
-        for kind, action in (("spot-notice", self.give_notice), ("reclaim", self.reclaim), ("die", self.die)):
-            fault = self._world.faults.take(kind, phase=phase) if self._is_new(instance_id, phase, kind) else None
-            if fault is not None:
-                timer = threading.Timer(float(fault.where.get("after", "0")), action, args=(instance_id,))
-                timer.daemon = True
-                timer.start()
-
-    def _is_new(self, instance_id: str, phase: str, kind: str) -> bool:
-        """One host uses up at most one fault of a kind for a phase, however often it says the phase."""
-        if (instance_id, phase, kind) in self._phases:
-            return False
-        self._phases.add((instance_id, phase, kind))
-        return True
-
-    def _boot(self, instance: EmulatedInstance) -> None:
-        time.sleep(self._world.delays.running)
-        if instance.state != "pending":
-            return
-        moto = self._backend().get_instance_by_id(instance.id)
-        try:
-            instance.host.boot()
-        except (OSError, RuntimeError) as error:
-            self.end(instance.id, "terminated", "Server.InternalError", str(error))
-            return
-        with self._world.lock:
-            if instance.state != "pending":
-                instance.host.halt()
-                return
-            instance.state = "running"
-        moto.start()
-        time.sleep(self._world.delays.online)
-        # Without an instance profile the agent has no credentials, and never registers.
-        if instance.state == "running" and instance.role_id and not self._world.faults.take("never-online"):
-            instance.is_online = True
-
-    def _on_power(self, instance_id: str, event: str) -> None:
-        instance = self._world.instances[instance_id]
-        if event == "reboot":
-            instance.is_online = False
-            instance.host.halt()
-            instance.host.boot()
-            instance.is_online = True
-            return
-        state = "terminated" if instance.shutdown_behaviour == "terminate" else "stopped"
-        self.end(
-            instance_id,
-            state,
-            "Client.InstanceInitiatedShutdown",
-            "Client.InstanceInitiatedShutdown: Instance initiated shutdown",
-        )
+    def _require_visible(self, call: Call) -> list[EmulatedInstance]:
+        """The instances that a call names. Raises InvalidInstanceID.NotFound, right after a launch too."""
+        found = []
+        for key, value in call.form.items():
+            if not re.fullmatch(r"InstanceId\.\d+", key) and not (
+                call.action == "CreateTags" and value.startswith("i-") and key.startswith("ResourceId.")
+            ):
+                continue
+            instance = self._world.instances.get(value)
+            if instance is None or instance.visible_at > time.monotonic():
+                raise ApiError("InvalidInstanceID.NotFound", f"The instance ID '{value}' does not exist")
+            found.append(instance)
+        return found
 
     def _zone(self, form: Mapping[str, str]) -> str:
         subnet = form.get("SubnetId") or form.get("NetworkInterface.1.SubnetId")
-        for zones in self._backend().subnets.values():
-            for found in zones.values() if isinstance(zones, dict) else [zones]:
+        for zones in self._lives.backend().subnets.values():
+            for found in zones.values():
                 if found.id == subnet:
                     return str(found.availability_zone)
         return form.get("Placement.AvailabilityZone") or f"{self._world.region}a"
 
-    def _role(self, profile: str) -> Any:
-        from moto.iam.models import iam_backends
 
-        found = iam_backends[ACCOUNT]["aws"].instance_profiles
-        match = next((p for p in found.values() if p.name == profile), None)
-        return match.roles[0] if match and match.roles else None
-
-    def _backend(self) -> Any:
-        from moto.ec2.models import ec2_backends
-
-        return ec2_backends[ACCOUNT][self._world.region]
+def _is_one_time(form: Mapping[str, str]) -> bool:
+    kind = form.get("InstanceMarketOptions.SpotOptions.SpotInstanceType", "one-time")
+    return form.get("InstanceMarketOptions.MarketType") == "spot" and kind == "one-time"
 
 
-def _request(form: Mapping[str, str]) -> bytes:
-    kept = sorted((k, v) for k, v in form.items() if not re.match(r"(Version|Action|X-Amz-.*)\Z", k))
-    return repr(kept).encode()
+def _request(form: Mapping[str, Any]) -> bytes:
+    """What makes two launches the same one: every parameter."""
+    return repr(sorted((k, v) for k, v in form.items() if k not in {"Version", "Action"})).encode()

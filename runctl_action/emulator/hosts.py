@@ -55,6 +55,7 @@ class Host:
         user_data: bytes | None,
         on_power: Callable[[str], None],
         seconds_per_minute: float = 60.0,
+        has_small_disk: bool = False,
     ) -> None:
         self.instance_id = instance_id
         self.directory = directory
@@ -62,6 +63,7 @@ class Host:
         self._user_data = user_data
         self._on_power = on_power
         self._seconds_per_minute = seconds_per_minute
+        self._has_small_disk = has_small_disk
         self._supervisor: subprocess.Popen[str] | None = None
         self._executions: dict[str, Execution] = {}
         self._booted_before = False
@@ -87,7 +89,7 @@ class Host:
         self._checked.clear()
         program = Path(__file__).with_name("supervisor.py")
         self._supervisor = subprocess.Popen(
-            [sys.executable, "-S", "-E", str(program), str(self.directory)],
+            [sys.executable, "-S", "-E", str(program), str(self.directory), *["small-disk"][: self._has_small_disk]],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
             env={"PATH": self.path, "LANG": "C.UTF-8"},
         )  # fmt: skip
@@ -122,6 +124,10 @@ class Host:
         """Ends every process and takes the disk away."""
         self.halt()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def fill_disk(self) -> None:
+        """Leaves no space where the host keeps its things (it has to have a small disk)."""
+        self.send({"op": "fill_disk"})
 
     def run_script(
         self, script: str, *, timeout_seconds: float, environment: Mapping[str, str], working_directory: str

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from runctl_action.emulator.state import ACCOUNT, EmulatedInstance, World
+from runctl_action.emulator.instances import Lives
+from runctl_action.emulator.state import ACCOUNT, Credential, EmulatedInstance, World
 
 Answer = tuple[int, str]
 
 
 class Imds:
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, lives: Lives) -> None:
         self._world = world
+        self._lives = lives
         self._tokens: dict[str, str] = {}
 
     def handle(self, instance_id: str, method: str, path: str, headers: Mapping[str, str]) -> Answer:
@@ -45,7 +47,9 @@ class Imds:
         }
         if instance.role_name:
             tree["iam/security-credentials"] = instance.role_name
-            tree[f"iam/security-credentials/{instance.role_name}"] = json.dumps(_credentials(instance))
+            tree[f"iam/security-credentials/{instance.role_name}"] = json.dumps(
+                _document(self._lives.credentials(instance))
+            )
         if instance.notice_at:
             tree["spot/instance-action"] = json.dumps({"action": "terminate", "time": instance.notice_at})
         identity = {"instanceId": instance.id, "instanceType": instance.type, "region": region, "accountId": ACCOUNT}
@@ -54,14 +58,15 @@ class Imds:
         }
 
 
-def _credentials(instance: EmulatedInstance) -> dict[str, str]:
-    now = datetime.now(UTC)
+def _document(found: Credential) -> dict[str, str]:
+    assert found.expires_at is not None
+    assert found.token is not None
     return {
         "Code": "Success",
         "Type": "AWS-HMAC",
-        "LastUpdated": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "Expiration": (now + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "AccessKeyId": instance.access_key,
-        "SecretAccessKey": instance.secret_key,
-        "Token": instance.token,
+        "LastUpdated": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "Expiration": found.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "AccessKeyId": found.access_key,
+        "SecretAccessKey": found.secret,
+        "Token": found.token,
     }

@@ -2,41 +2,66 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
+import contextlib
+import fcntl
 import logging
 import os
 import re
-import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote
 
-from runctl_action.emulator.ec2 import IMAGES, Ec2, Refusal
+from runctl_action.emulator import policies, s3, signing, wire
+from runctl_action.emulator.ec2 import Ec2
 from runctl_action.emulator.faults import Faults
 from runctl_action.emulator.imds import Imds
-from runctl_action.emulator.ssm import ApiError, Ssm
-from runctl_action.emulator.state import Delays, World
+from runctl_action.emulator.instances import Lives
+from runctl_action.emulator.prices import Prices
+from runctl_action.emulator.ssm import Ssm
+from runctl_action.emulator.state import (
+    ACCOUNT,
+    BUCKET,
+    LAUNCHER_ROLE,
+    PREFIX,
+    PROFILE,
+    Credential,
+    Delays,
+    World,
+)
+from runctl_action.emulator.sts import Sts, launcher_userid
+from runctl_action.emulator.wire import Answer, ApiError, Call
 
-BUCKET = "runctl-emulated"
-PROFILE = "runctl-host"
 # The machine's own, which reach a host as its image's: certificates, proxies, package indexes and their cache.
 _PASSED = re.compile(r"(SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|UV_.*|PIP_.*|(?i:https?|all|no)_(?i:proxy))\Z")
+_THROTTLED = {"ec2": "RequestLimitExceeded", "s3": "SlowDown", "ssm": "ThrottlingException"}
+_DENIED = {"ec2": "UnauthorizedOperation", "ssm": "AccessDeniedException", "pricing": "AccessDeniedException"}
+_CONTROL = "/_runctl/faults"
 
-Start = Callable[[str, list[tuple[str, str]]], Any]
-Body = Iterable[bytes]
+# A host reads the whole bucket, and writes below its own userid only. It registers with SSM.
+HOST_POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": ["arn:aws:s3:::*"]},
+        {
+            "Effect": "Allow",
+            "Action": ["s3:PutObject", "s3:AbortMultipartUpload"],
+            "Resource": f"arn:aws:s3:::{BUCKET}/{PREFIX}/hosts/${{aws:userid}}/*",
+        },
+        {"Effect": "Allow", "Action": ["sts:GetCallerIdentity", "ssm:UpdateInstanceInformation"], "Resource": "*"},
+    ],
+}
 
 
 class Emulator:
-    """A context manager; `environ` is what a launcher needs. One at a time per process: moto's state is global."""
+    """A context manager; `environ` is what a launcher needs. One at a time per process: moto's state is global.
+    `host_policy` and `launcher_policy` are IAM policy documents; without one the launcher may do everything."""
 
     def __init__(
         self,
@@ -48,15 +73,18 @@ class Emulator:
         region: str = "us-east-1",
         environ: Mapping[str, str] = os.environ,
         seconds_per_minute: float = 60.0,
+        host_policy: Mapping[str, Any] = HOST_POLICY,
+        launcher_policy: Mapping[str, Any] | None = None,
     ) -> None:
         self.world = World(directory, region, delays or Delays(), Faults(faults), seconds_per_minute=seconds_per_minute)
+        self.world.host_policy = policies.parse(host_policy)
+        if launcher_policy is not None:
+            self.world.launcher_policy = policies.parse(launcher_policy)
         self._port = port
         self._environ = environ
-        self.ec2 = Ec2(self.world)
-        self._ssm = Ssm(self.world)
-        self._imds = Imds(self.world)
 
     def __enter__(self) -> Emulator:
+        from moto.core.model_instances import reset_model_data
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -64,8 +92,16 @@ class Emulator:
             def log_request(self, *_: object) -> None:
                 return
 
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        self._moto = DomainDispatcherApplication(create_backend_app)
+        logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
+        reset_model_data()
+        self._moto: wire.Wsgi = DomainDispatcherApplication(create_backend_app)
+        self._lives = Lives(self.world)
+        prices = Prices(self.world)
+        self._prices, self._sts = prices, Sts(self.world)
+        self._ec2 = Ec2(self.world, self._moto, self._lives, prices)
+        self._ssm = Ssm(self.world, self._moto, self._lives)
+        self._s3 = s3.S3(self.world, self._moto, self._lives.on_phase)
+        self._imds = Imds(self.world, self._lives)
         self._server = make_server("127.0.0.1", self._port, self._answer, threaded=True, request_handler=Quiet)
         self.world.endpoint = f"http://127.0.0.1:{self._server.server_port}"
         self.world.ami_environment = {
@@ -90,220 +126,169 @@ class Emulator:
         """The variables that point a launcher, or the AWS CLI, at this AWS."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": "AKIAEMULATED00000000",
-            "AWS_SECRET_ACCESS_KEY": "emulated",
+            "AWS_ACCESS_KEY_ID": self._launcher.access_key,
+            "AWS_SECRET_ACCESS_KEY": self._launcher.secret,
             "AWS_REGION": self.world.region,
             "RUNCTL_BUCKET": BUCKET,
             "RUNCTL_INSTANCE_PROFILE": PROFILE,
         }
 
-    def _prepare_account(self) -> None:
+    def client(self, service: str) -> Any:
+        """A boto3 client of the account's owner, in the emulator's region."""
         import boto3
 
-        session = boto3.Session("AKIAEMULATED00000000", "emulated", region_name=self.world.region)
-        moto_reset()
-        self.ec2.prepare()
-        iam = session.client("iam", endpoint_url=self.endpoint)
-        iam.create_role(RoleName=PROFILE, AssumeRolePolicyDocument="{}")
+        return boto3.Session(self._launcher.access_key, self._launcher.secret, region_name=self.world.region).client(
+            service, endpoint_url=self.endpoint
+        )  # type: ignore[call-overload]
+
+    def _prepare_account(self) -> None:
+        """A launcher's user and role, an instance profile, a bucket, and the images."""
+        session = self.world.session(
+            launcher_userid(), f"arn:aws:iam::{ACCOUNT}:user/launcher", policies.EVERYTHING, lasts=timedelta(days=1)
+        )
+        del self.world.credentials[session.access_key]
+        access_key = session.access_key.replace("ASIA", "AKIA")
+        self._launcher = Credential(access_key, session.secret, session.userid, session.arn, policies.EVERYTHING)
+        self.world.credentials[access_key] = self._launcher
+        self._ec2.prepare()
+        iam, store = self.client("iam"), self.client("s3")
+        for role in (PROFILE, LAUNCHER_ROLE):
+            iam.create_role(RoleName=role, AssumeRolePolicyDocument="{}")
         iam.create_instance_profile(InstanceProfileName=PROFILE)
         iam.add_role_to_instance_profile(InstanceProfileName=PROFILE, RoleName=PROFILE)
-        s3: Any = session.client("s3", endpoint_url=self.endpoint)
-        where = (
-            {}
-            if self.world.region == "us-east-1"
-            else {"CreateBucketConfiguration": {"LocationConstraint": self.world.region}}
-        )
-        s3.create_bucket(Bucket=BUCKET, **where)
-        for client in (iam, s3):
+        where: dict[str, Any] = {}
+        if self.world.region != "us-east-1":
+            where = {"CreateBucketConfiguration": {"LocationConstraint": self.world.region}}
+        store.create_bucket(Bucket=BUCKET, **where)
+        for client in (iam, store):
             client.close()
+        self._launcher.policy = self.world.launcher_policy
 
-    def _answer(self, environ: dict[str, Any], start: Start) -> Body:
-        path = unquote(environ["PATH_INFO"])
-        if path.startswith("/imds/"):
-            return self._metadata(environ, start, path)
-        target = environ.get("HTTP_X_AMZ_TARGET", "")
-        if target.startswith("AmazonSSM."):
-            return self._ssm_call(environ, start, target.partition(".")[2])
-        authorization = environ.get("HTTP_AUTHORIZATION", "")
-        if "/ec2/aws4_request" in authorization and environ["REQUEST_METHOD"] == "POST":
-            return self._ec2_call(environ, start)
-        if "/s3/aws4_request" in authorization or "X-Amz-Signature" in environ.get("QUERY_STRING", ""):
-            return self._s3_call(environ, start, path)
-        return self._moto(environ, start)  # type: ignore[no-any-return]
-
-    def _metadata(self, environ: dict[str, Any], start: Start, path: str) -> Body:
-        _, _, instance_id, rest = path.split("/", 3)
-        headers = {
-            "X-aws-ec2-metadata-token-ttl-seconds": environ.get("HTTP_X_AWS_EC2_METADATA_TOKEN_TTL_SECONDS", ""),
-            "X-aws-ec2-metadata-token": environ.get("HTTP_X_AWS_EC2_METADATA_TOKEN", ""),
-        }
-        status, body = self._imds.handle(instance_id, environ["REQUEST_METHOD"], rest, headers)
-        return _reply(start, status, body.encode(), "text/plain")
-
-    def _ssm_call(self, environ: dict[str, Any], start: Start, operation: str) -> Body:
-        data = _body(environ)
-        body = json.loads(data or b"{}")
+    def _answer(self, environ: dict[str, Any], start: wire.Start) -> Iterable[bytes]:
+        call = wire.read(environ)
+        if call.path.startswith("/imds/"):
+            return wire.respond(start, self._metadata(call))
+        if call.path == _CONTROL:
+            return wire.respond(start, self._control(call))
+        caller = self.world.caller(call.access_key)
+        if caller is not None and caller.is_cut_off:
+            return _hang_up(environ)
         try:
-            if operation == "GetParameter" and body.get("Name") in IMAGES:
-                value = {"Name": body["Name"], "Type": "String", "Value": IMAGES[body["Name"]][0], "Version": 1}
-                return _reply(start, 200, json.dumps({"Parameter": value}).encode(), "application/x-amz-json-1.1")
-            answer = self._ssm.handle(operation, body)
+            answer = self._handle(call)
         except ApiError as error:
-            said = json.dumps({"__type": error.code, "message": str(error)}).encode()
-            return _reply(start, 400, said, "application/x-amz-json-1.1")
-        if answer is None:
-            return self._moto(environ, start)  # type: ignore[no-any-return]
-        return _reply(start, 200, json.dumps(answer).encode(), "application/x-amz-json-1.1")
+            answer = wire.as_error(call.service, error)
+        if self.world.faults.take("lost-answer", api=call.action):
+            return _hang_up(environ)
+        return wire.respond(start, answer)
 
-    def _ec2_call(self, environ: dict[str, Any], start: Start) -> Body:
-        form = dict(parse_qsl(_body(environ).decode(), keep_blank_values=True))
-        action = form.get("Action", "")
-        if action == "RunInstances":
-            return self._launch(environ, start, form)
-        ids = [value for key, value in form.items() if re.fullmatch(r"InstanceId\.\d+", key)]
-        answer = _buffered(self._moto, environ)
-        if answer[0].startswith("200"):
-            for instance_id in ids:
-                if action == "TerminateInstances":
-                    self.ec2.end(
-                        instance_id, "terminated", "Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown"
-                    )
-                elif action == "StopInstances":
-                    self.ec2.end(instance_id, "stopped", "Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown")
-                elif action == "StartInstances":
-                    self.ec2.started_again(instance_id)
-        start(answer[0], answer[1])
-        return [answer[2]]
-
-    def _launch(self, environ: dict[str, Any], start: Start, form: dict[str, str]) -> Body:
-        with self.world.lock:
-            try:
-                earlier = self.ec2.before_launch(form)
-            except Refusal as refusal:
-                return _reply(start, 400, _ec2_error(refusal), "text/xml")
-            if earlier is not None:
-                return self._describe_again(environ, start, earlier)
-            status, headers, body = _buffered(self._moto, environ)
-            if status.startswith("200"):
-                data = base64.b64decode(form["UserData"]) if form.get("UserData") else None
-                for instance_id in re.findall(rb"<instanceId>(i-[0-9a-f]+)</instanceId>", body):
-                    self.ec2.launched(instance_id.decode(), form, data)
-                body = body.replace(b"<name>running</name>", b"<name>pending</name>")
-        start(status, headers)
-        return [body]
-
-    def _describe_again(self, environ: dict[str, Any], start: Start, instance_id: str) -> Body:
-        """The same token: the answer that DescribeInstances gives, in RunInstances' words."""
-        request = f"Action=DescribeInstances&Version=2016-11-15&InstanceId.1={instance_id}".encode()
-        import io
-
-        again = environ | {"wsgi.input": io.BytesIO(request), "CONTENT_LENGTH": str(len(request))}
-        _, _, body = _buffered(self._moto, again)
-        reservation = re.search(rb"<reservationSet>\s*<item>(.*)</item>\s*</reservationSet>", body, re.DOTALL)
-        assert reservation is not None
-        xmlns = b'xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"'
-        answer = b"<RunInstancesResponse " + xmlns + b">" + reservation[1] + b"</RunInstancesResponse>"
-        return _reply(start, 200, answer, "text/xml")
-
-    def _s3_call(self, environ: dict[str, Any], start: Start, path: str) -> Body:
-        query = dict(parse_qsl(environ.get("QUERY_STRING", "")))
-        credential = re.search(r"Credential=([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
-        access_key = credential[1] if credential else query.get("X-Amz-Credential", "").split("/")[0]
-        method, key = environ["REQUEST_METHOD"], path.lstrip("/").partition("/")[2]
-        if "X-Amz-Signature" in query and _is_expired(query):
-            return _reply(start, 403, _s3_error("AccessDenied", "Request has expired"), "application/xml")
-        instance = self.world.by_access_key(access_key)
-        if access_key.startswith("ASIA") and instance is None:
-            return _reply(
-                start, 403, _s3_error("InvalidAccessKeyId", "The access key does not exist"), "application/xml"
+    def _handle(self, call: Call) -> Answer:
+        """Who is it, may they, does it go wrong on purpose; then the service itself."""
+        if call.action != "AssumeRoleWithWebIdentity":
+            self._authenticate(call)
+        if self.world.faults.take("throttle", api=call.action):
+            raise ApiError(
+                _THROTTLED.get(call.service, "Throttling"), "Rate exceeded", 503 if call.service != "ssm" else 400
             )
-        if instance is not None:
-            if instance.state != "running":
-                return _reply(start, 403, _s3_error("ExpiredToken", "The instance is gone"), "application/xml")
-            own = f"/hosts/{instance.userid}/"
-            if method not in {"GET", "HEAD"} and not ("/" + key).partition(own)[1]:
-                return _reply(start, 403, _s3_error("AccessDenied", "Access Denied"), "application/xml")
-        if method == "PUT" and not _checksum_holds(environ):
-            return _reply(start, 400, _s3_error("BadDigest", "The checksum does not match"), "application/xml")
-        if instance is not None and method == "PUT" and key.endswith("/status.json"):
-            self._watch_phase(environ, instance.id)
-        return self._moto(environ, start)  # type: ignore[no-any-return]
+        match call.service:
+            case "ec2":
+                return self._ec2.handle(call)
+            case "ssm":
+                return self._ssm.handle(call)
+            case "s3":
+                return self._s3.handle(call)
+            case "pricing":
+                return self._prices.products(call)
+            case "sts":
+                found = self._sts.handle(call)
+                if found is not None:
+                    return found
+        return wire.forward(self._moto, call.environ)
 
-    def _watch_phase(self, environ: dict[str, Any], instance_id: str) -> None:
-        found = re.search(rb'"phase":"([a-z]+)","at"', _body(environ))
-        if found:
-            self.ec2.on_phase(instance_id, found[1].decode())
+    def _authenticate(self, call: Call) -> None:
+        credential = self.world.credentials.get(call.access_key)
+        is_host = credential is not None and credential.instance_id is not None
+        if credential is not None and self.world.faults.take("expired", who="host" if is_host else "launcher"):
+            raise signing.expired(call.service)
+        skew = self.world.faults.take("clock-skew") if is_host else None
+        signing.check(call, credential, timedelta(minutes=skew.number("minutes", 60)) if skew else timedelta())
+        assert credential is not None
+        action, resource = f"{call.service}:{call.action}", "*"
+        context = {"aws:userid": credential.userid}
+        if call.service == "s3":
+            action, resource = s3.action_and_resource(call)
+        if instance := self.world.caller(call.access_key):
+            if instance.state not in {"pending", "running"}:
+                raise ApiError("ExpiredToken", "The instance is gone, and its role's session with it.", 403)
+            context["ec2:sourceinstancearn"] = f"arn:aws:ec2:{self.world.region}:{ACCOUNT}:instance/{instance.id}"
+        if self.world.faults.take("denied", action=action) or not credential.policy.allows(action, resource, context):
+            said = f"User: {credential.arn} is not authorized to perform: {action} on resource: {resource}"
+            raise ApiError(_DENIED.get(call.service, "AccessDenied"), said, 403)
+
+    def _metadata(self, call: Call) -> Answer:
+        _, _, instance_id, rest = call.path.split("/", 3)
+        names = ("X-aws-ec2-metadata-token-ttl-seconds", "X-aws-ec2-metadata-token")
+        status, body = self._imds.handle(instance_id, call.method, rest, {name: call.header(name) for name in names})
+        return Answer(body.encode(), status, (("Content-Type", "text/plain"),))
+
+    def _control(self, call: Call) -> Answer:
+        """GET lists the faults, POST adds those in the body (one a line), DELETE takes all away."""
+        try:
+            if call.method == "POST":
+                for line in filter(None, (line.strip() for line in call.body.decode().splitlines())):
+                    self.world.faults.add(line)
+            elif call.method == "DELETE":
+                self.world.faults.clear()
+        except (ValueError, OSError) as error:
+            return Answer(f"{error}\n".encode(), 400, (("Content-Type", "text/plain"),))
+        return Answer("".join(f"{text}\n" for text in self.world.faults.texts()).encode())
 
 
-def serve(*, port: int, faults: Sequence[str], environ: Mapping[str, str]) -> int:
+def serve(
+    *, port: int, faults: Sequence[str], environ: Mapping[str, str], delays: Delays, seconds_per_minute: float
+) -> int:
     """Serves until SIGINT or SIGTERM; prints the variables that point other programs here."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     with (
-        tempfile.TemporaryDirectory(prefix="runctl-emulator-") as directory,
-        Emulator(Path(directory), port=port, faults=faults, environ=environ) as emulator,
-    ):
+        own_directory() as directory,
+        Emulator(
+            directory, port=port, faults=faults, environ=environ, delays=delays, seconds_per_minute=seconds_per_minute,
+            region=environ.get("AWS_REGION") or "us-east-1",
+        ) as emulator,
+    ):  # fmt: skip
         for name, value in emulator.environ.items():
             print(f"export {name}={value}", flush=True)
         print(f"# an emulated AWS at {emulator.endpoint}; ^C ends it and its hosts", file=sys.stderr, flush=True)
+        print(f"# faults: curl -d 'FAULT' {emulator.endpoint}{_CONTROL}", file=sys.stderr, flush=True)
         ended.wait()
     return 0
 
 
-def moto_reset() -> None:
-    """moto's state is global to the process; an emulator starts with none."""
-    from moto.core.model_instances import reset_model_data
-
-    reset_model_data()
-
-
-def _body(environ: dict[str, Any]) -> bytes:
-    """The request's body, left in place for whoever reads it next."""
-    import io
-
-    length = int(environ.get("CONTENT_LENGTH") or 0)
-    data = bytes(environ["wsgi.input"].read(length))
-    environ["wsgi.input"] = io.BytesIO(data)
-    return data
-
-
-def _buffered(app: Callable[..., Body], environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
-    answer: list[Any] = []
-
-    def start(status: str, headers: list[tuple[str, str]], *_: object) -> None:
-        answer[:] = [status, headers]
-
-    body = b"".join(app(environ, start))
-    return answer[0], [(k, v) for k, v in answer[1] if k.lower() != "content-length"], body
+@contextlib.contextmanager
+def own_directory() -> Iterator[Path]:
+    """A directory for one emulator. Those of emulators that were killed are taken away: nobody holds their lock."""
+    base = Path(tempfile.gettempdir())
+    for left in base.glob("runctl-emulator-*"):
+        with contextlib.suppress(OSError), (left / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left)
+    directory = Path(tempfile.mkdtemp(prefix="runctl-emulator-", dir=base))
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
-def _reply(start: Start, status: int, body: bytes, kind: str) -> Body:
-    start(
-        f"{status} {'OK' if status == 200 else 'Error'}", [("Content-Type", kind), ("Content-Length", str(len(body)))]
-    )
-    return [body]
+def _hang_up(environ: dict[str, Any]) -> Iterable[bytes]:
+    """Ends the connection without an answer."""
+    import socket
 
-
-def _ec2_error(refusal: Refusal) -> bytes:
-    said = f"<Error><Code>{refusal.code}</Code><Message>{refusal}</Message></Error>"
-    return f"<Response><Errors>{said}</Errors><RequestID>{secrets.token_hex(8)}</RequestID></Response>".encode()
-
-
-def _s3_error(code: str, message: str) -> bytes:
-    return f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
-
-
-def _is_expired(query: Mapping[str, str]) -> bool:
-    signed = datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    return datetime.now(UTC) > signed + timedelta(seconds=int(query.get("X-Amz-Expires", "0")))
-
-
-def _checksum_holds(environ: dict[str, Any]) -> bool:
-    wanted: str | None = environ.get("HTTP_X_AMZ_CHECKSUM_SHA256")
-    if wanted is None or environ.get("HTTP_X_AMZ_TRAILER"):
-        return True
-    return base64.b64encode(hashlib.sha256(_body(environ)).digest()).decode() == wanted
+    with contextlib.suppress(OSError):
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+    raise ConnectionAbortedError
 
 
 def _uv_cache(environ: Mapping[str, str]) -> str:

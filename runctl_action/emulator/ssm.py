@@ -1,4 +1,4 @@
-"""SSM's run command, as the real agent does it (its measured behaviour is the test table of this module)."""
+"""SSM's API: commands to instances, what became of them, which instances there are, public parameters."""
 
 from __future__ import annotations
 
@@ -6,291 +6,212 @@ import re
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from runctl_action.emulator.hosts import Execution
+from runctl_action.emulator.agent import Agents, Invocation, execution_timeout, truncated
+from runctl_action.emulator.ec2 import IMAGES
+from runctl_action.emulator.instances import Lives
 from runctl_action.emulator.state import EmulatedInstance, World
+from runctl_action.emulator.wire import Answer, ApiError, Call, Wsgi, as_json, forward
 
-_SLOTS = 5
-_TRUNCATE_AT, _KEPT = 24_000, 23_980
-_REBOOT, _CLEARED_SUCCESS, _CLEARED_FAILURE = 194, 168, 169
+_DOCUMENT = "AWS-RunShellScript"
 _PARAMETERS = {"commands", "workingDirectory", "executionTimeout"}
-
-
-class ApiError(Exception):
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass
-class Invocation:
-    command_id: str
-    instance: EmulatedInstance
-    script: str
-    working_directory: str
-    timeout_seconds: float
-    delivery_seconds: float
-    comment: str
-    requested_at: float = field(default_factory=time.monotonic)
-    status: str = "Pending"
-    detail: str = "Pending"
-    code: int = -1
-    out: bytes = b""
-    err: bytes = b""
-    cancelled: bool = False
-    execution: Execution | None = None
-
-    @property
-    def is_over(self) -> bool:
-        return self.status not in {"Pending", "InProgress", "Delayed"}
+_MAX_BYTES = 97 * 1024
+# For a moment after SendCommand there is no invocation to get.
+_INCONSISTENT_SECONDS = 0.03
+_PING_SECONDS = 300
 
 
 class Ssm:
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, moto: Wsgi, lives: Lives) -> None:
         self._world = world
+        self._moto = moto
+        self._lives = lives
+        self._agents = Agents(world, lives.reboot)
         self._commands: dict[str, dict[str, Invocation]] = {}
-        self._slots: dict[str, threading.Semaphore] = {}
-        self._lock = threading.Lock()
 
-    def handle(self, operation: str, body: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer; None for operations that are not ours. Raises ApiError."""
-        found = getattr(self, f"_do_{operation}", None)
-        return found(body) if found else None
+    def handle(self, call: Call) -> Answer:
+        """Raises ApiError."""
+        body = call.json
+        match call.action:
+            case "SendCommand":
+                return as_json(self._send(body))
+            case "GetCommandInvocation":
+                return as_json(_shown(self._invocation(body)))
+            case "ListCommandInvocations":
+                return as_json({"CommandInvocations": [_listed(i, body) for i in self._matching(body)]})
+            case "CancelCommand":
+                for invocation in self._command(body).values():
+                    if not invocation.is_over and body.get("InstanceIds", [invocation.instance.id]):
+                        invocation.cancel()
+                return as_json({})
+            case "DescribeInstanceInformation":
+                return as_json({"InstanceInformationList": [_information(i) for i in self._registered(body)]})
+            case "GetConnectionStatus":
+                found = self._world.instances.get(body.get("Target", ""))
+                is_there = found is not None and found.state == "running" and found.is_online and not found.is_frozen
+                return as_json({"Target": body["Target"], "Status": "connected" if is_there else "notconnected"})
+            case "GetParameter" if body.get("Name") in IMAGES:
+                value = {"Name": body["Name"], "Type": "String", "Value": IMAGES[body["Name"]][0], "Version": 1}
+                return as_json({"Parameter": value})
+        return forward(self._moto, call.environ)
 
-    def _do_SendCommand(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def _send(self, body: dict[str, Any]) -> dict[str, Any]:
         parameters = body.get("Parameters") or {}
-        if body.get("DocumentName") != "AWS-RunShellScript":
+        if body.get("DocumentName") != _DOCUMENT:
             raise ApiError("InvalidDocument", f"Document with name {body.get('DocumentName')} does not exist.")
         if not parameters.get("commands") or set(parameters) - _PARAMETERS:
-            raise ApiError("InvalidParameters", "the parameters are not those of AWS-RunShellScript")
-        if any(re.search(r"\{\{.*\}\}", text) for text in parameters["commands"]):
-            raise ApiError("InvalidParameters", "a parameter of Parameter Store does not exist")
-        if len(body.get("Comment", "")) > 100 or not 30 <= int(body.get("TimeoutSeconds", 3600)) <= 2_592_000:
-            raise ApiError("ValidationException", "Comment is at most 100 characters, TimeoutSeconds 30 to 2592000")
-        ids = body.get("InstanceIds") or []
-        if not 1 <= len(ids) <= 50:
-            raise ApiError("ValidationException", "InstanceIds: 1 to 50")
-        instances = [self._world.instances.get(instance_id) for instance_id in ids]
-        if any(i is None or i.state != "running" or not i.is_online for i in instances):
-            raise ApiError("InvalidInstanceId", "Instances not in a valid state for account")
+            raise ApiError("InvalidParameters", f"The parameters of {_DOCUMENT} are {', '.join(sorted(_PARAMETERS))}.")
+        if any(not isinstance(value, list) for value in parameters.values()):
+            raise ApiError("InvalidParameters", "Each parameter is a list of strings.")
+        if sum(len(text.encode()) for value in parameters.values() for text in value) > _MAX_BYTES:
+            raise ApiError("MaxDocumentSizeExceeded", "The document and its parameters are too large.")
+        if len(body.get("Comment", "")) > 100:
+            raise ApiError("ValidationException", "Comment: at most 100 characters.")
+        if not 30 <= int(body.get("TimeoutSeconds", 3600)) <= 2_592_000:
+            raise ApiError("ValidationException", "TimeoutSeconds: from 30 to 2592000.")
+        instances = self._addressed(body)
         command_id = str(uuid.uuid4())
+        script = "\n".join(self._substituted(text) for text in parameters["commands"]) + "\n"
         self._commands[command_id] = {}
-        for instance in filter(None, instances):
+        for instance in instances:
             invocation = Invocation(
                 command_id=command_id,
                 instance=instance,
-                script="\n".join(parameters["commands"]) + "\n",
+                script=script,
                 working_directory=(parameters.get("workingDirectory") or [""])[0] or "/usr/bin",
-                timeout_seconds=_timeout((parameters.get("executionTimeout") or ["3600"])[0]),
+                timeout_seconds=execution_timeout((parameters.get("executionTimeout") or ["3600"])[0]),
                 delivery_seconds=float(body.get("TimeoutSeconds", 3600)),
                 comment=body.get("Comment", ""),
             )
             self._commands[command_id][instance.id] = invocation
-            threading.Thread(target=self._execute, args=(invocation,), daemon=True).start()
-        return {
-            "Command": {
-                "CommandId": command_id,
-                "DocumentName": "AWS-RunShellScript",
-                "Status": "Pending",
-                "InstanceIds": ids,
-            }
-        }
+            threading.Thread(target=self._agents.run, args=(invocation,), daemon=True).start()
+        sent = {"CommandId": command_id, "DocumentName": _DOCUMENT, "Status": "Pending", "StatusDetails": "Pending"}
+        return {"Command": sent | {"InstanceIds": body.get("InstanceIds") or [], "TargetCount": len(instances)}}
 
-    def _do_GetCommandInvocation(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        invocation = self._invocation(body)
-        over = invocation.is_over
-        return {
-            "CommandId": invocation.command_id,
-            "InstanceId": invocation.instance.id,
-            "DocumentName": "AWS-RunShellScript",
-            "Comment": invocation.comment,
-            "PluginName": "aws:runShellScript",
-            "ResponseCode": invocation.code,
-            "Status": invocation.status,
-            "StatusDetails": invocation.detail,
-            "StandardOutputContent": _truncated(invocation.out) if over else "",
-            "StandardErrorContent": _truncated(invocation.err) if over else "",
-        }
+    def _addressed(self, body: dict[str, Any]) -> list[EmulatedInstance]:
+        """Ids must all be there; targets are whoever matches, and nobody is no error."""
+        ids, targets = body.get("InstanceIds") or [], body.get("Targets") or []
+        if bool(ids) == bool(targets) or len(ids) > 50 or len(targets) > 5:
+            raise ApiError("ValidationException", "Name InstanceIds (1 to 50) or Targets (1 to 5), and not both.")
+        if ids:
+            found = [self._world.instances.get(instance_id) for instance_id in ids]
+            if any(instance is None or not _can_be_sent_to(instance) for instance in found):
+                raise ApiError(
+                    "InvalidInstanceId", "Instances [" + ", ".join(ids) + "] not in a valid state for account"
+                )
+            return [instance for instance in found if instance is not None]
+        return [i for i in self._world.instances.values() if _can_be_sent_to(i) and self._is_target(i, targets)]
 
-    def _do_ListCommandInvocations(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        found = [
-            invocation
-            for command_id, by_instance in self._commands.items()
-            for invocation in by_instance.values()
-            if body.get("CommandId") in (None, command_id) and body.get("InstanceId") in (None, invocation.instance.id)
-        ]
-        return {"CommandInvocations": [_listed(invocation, details=bool(body.get("Details"))) for invocation in found]}
+    def _is_target(self, instance: EmulatedInstance, targets: Sequence[dict[str, Any]]) -> bool:
+        tags = {tag["key"]: tag["value"] for tag in self._lives.moto(instance.id).get_tags()}
+        for target in targets:
+            key, values = target.get("Key", ""), target.get("Values", [])
+            if key.lower() == "instanceids":
+                seen = instance.id
+            elif key.startswith("tag:"):
+                seen = tags.get(key.removeprefix("tag:"), "")
+            else:
+                raise ApiError("InvalidTarget", f"The target key {key!r} is neither InstanceIds nor tag:NAME.")
+            if seen not in values:
+                return False
+        return True
 
-    def _do_CancelCommand(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        by_instance = self._commands.get(body.get("CommandId", ""))
-        if by_instance is None:
-            raise ApiError("InvalidCommandId", "")
-        for invocation in by_instance.values():
-            if not invocation.is_over:
-                invocation.cancelled = True
-                if invocation.execution:
-                    invocation.execution.kill()
-        return {}
+    def _substituted(self, text: str) -> str:
+        """Parameter Store's values for {{ssm:NAME}}; anything else in double braces is no parameter that is there."""
+        from moto.ssm.models import ssm_backends
 
-    def _do_DescribeInstanceInformation(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802, ARG002
-        return {
-            "InstanceInformationList": [
-                {
-                    "InstanceId": instance.id,
-                    "PingStatus": "Online" if instance.state == "running" else "ConnectionLost",
-                    "PlatformType": "Linux",
-                    "ResourceType": "EC2Instance",
-                    "LastPingDateTime": datetime.now(UTC).timestamp(),
-                }
-                for instance in self._world.instances.values()
-                if instance.is_online
-            ]
-        }
+        from runctl_action.emulator.state import ACCOUNT
 
-    def _do_GetConnectionStatus(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        instance = self._world.instances.get(body.get("Target", ""))
-        connected = instance is not None and instance.is_online and instance.state == "running"
-        return {"Target": body.get("Target", ""), "Status": "connected" if connected else "notconnected"}
+        store = ssm_backends[ACCOUNT][self._world.region]
+
+        def value(match: re.Match[str]) -> str:
+            name = match[1].strip()
+            found = store.get_parameter(name.removeprefix("ssm:")) if name.startswith("ssm:") else None
+            if found is None:
+                raise ApiError("InvalidParameters", f"The parameter {name!r} does not exist.")
+            return str(found.value)
+
+        return re.sub(r"\{\{(.*?)\}\}", value, text, flags=re.DOTALL)
+
+    def _command(self, body: dict[str, Any]) -> dict[str, Invocation]:
+        found = self._commands.get(body.get("CommandId", ""))
+        if found is None:
+            raise ApiError("InvalidCommandId", "The command id is not valid.")
+        return found
 
     def _invocation(self, body: dict[str, Any]) -> Invocation:
-        by_instance = self._commands.get(body.get("CommandId", ""))
-        if by_instance is None:
-            raise ApiError("InvalidCommandId", "")
-        invocation = by_instance.get(body.get("InstanceId", ""))
-        # Eventually consistent: right after SendCommand there is no invocation yet.
-        if invocation is None or time.monotonic() - invocation.requested_at < 0.03:
-            raise ApiError("InvocationDoesNotExist", "")
-        return invocation
+        found = self._commands.get(body.get("CommandId", ""), {}).get(body.get("InstanceId", ""))
+        if found is None or time.monotonic() - found.requested_at < _INCONSISTENT_SECONDS:
+            raise ApiError("InvocationDoesNotExist", "The command and instance have no invocation.")
+        return found
 
-    def _execute(self, invocation: Invocation) -> None:
-        instance = invocation.instance
-        if self._world.faults.take("not-executing"):
-            invocation.status = invocation.detail = "InProgress"
-            return
-        with self._lock:
-            slots = self._slots.setdefault(instance.id, threading.Semaphore(_SLOTS))
-        if not slots.acquire(timeout=invocation.delivery_seconds):
-            _end(invocation, "TimedOut", "DeliveryTimedOut", -1)
-            return
-        with slots_held(slots):
-            while self._run(invocation):
-                instance.host.halt()
-                instance.host.boot()
+    def _matching(self, body: dict[str, Any]) -> list[Invocation]:
+        commands = [self._command(body)] if body.get("CommandId") else list(self._commands.values())
+        wanted = body.get("InstanceId")
+        return [i for command in commands for i in command.values() if wanted in (None, i.instance.id)]
 
-    def _run(self, invocation: Invocation) -> bool:
-        """Runs it once; True when the script asked for a reboot (194) and is to be run again."""
-        instance = invocation.instance
-        environment = {
-            "SSM_COMMAND_ID": invocation.command_id,
-            "AWS_SSM_INSTANCE_ID": instance.id,
-            "AWS_SSM_REGION_NAME": self._world.region,
-            "AWS_SSM_PLATFORM_NAME": "Ubuntu",
-            "AWS_SSM_PLATFORM_VERSION": "24.04",
-        }
-        if invocation.cancelled:
-            _end(invocation, "Cancelled", "Cancelled", 137)
-            return False
-        invocation.status = invocation.detail = "InProgress"
-        execution = invocation.execution = instance.host.run_script(
-            invocation.script,
-            timeout_seconds=invocation.timeout_seconds,
-            environment=environment,
-            working_directory=invocation.working_directory,
-        )
-        execution.done.wait()
-        if execution.is_lost:
-            # The host is gone: AWS goes on saying InProgress until the timeouts have passed.
-            return False
-        if execution.error is not None:
-            invocation.err = f"failed to run commands: fork/exec /usr/bin/sh: {execution.error.lower()}".encode()
-            _end(invocation, "Failed", "Failed", 1)
-            return False
-        invocation.out, invocation.err = execution.output("out"), execution.output("err")
-        if invocation.cancelled:
-            invocation.err = b""
-            _end(invocation, "Cancelled", "Cancelled", 137)
-            return False
-        if execution.timed_out:
-            invocation.err = b""
-            _end(invocation, "TimedOut", "TimedOut", 137)
-            return False
-        assert execution.code is not None
-        code = execution.code % 256 if execution.code >= 0 else 128 - execution.code
-        return _conclude(invocation, code)
+    def _registered(self, body: dict[str, Any]) -> list[EmulatedInstance]:
+        ids: set[str] | None = None
+        for condition in [*body.get("Filters", ()), *body.get("InstanceInformationFilterList", ())]:
+            key = condition.get("Key") or condition.get("key")
+            if key != "InstanceIds":
+                raise ApiError("InvalidInstanceInformationFilterValue", f"The filter {key!r} is not emulated.")
+            ids = set(condition.get("Values") or condition.get("valueSet") or ())
+        return [i for i in self._world.instances.values() if i.pinged_at and (ids is None or i.id in ids)]
 
 
-class slots_held:  # noqa: N801  - used as a statement's word
-    """Gives a slot back at the end."""
-
-    def __init__(self, slots: threading.Semaphore) -> None:
-        self._slots = slots
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        self._slots.release()
+def _can_be_sent_to(instance: EmulatedInstance) -> bool:
+    return instance.state == "running" and instance.is_online
 
 
-def _conclude(invocation: Invocation, code: int) -> bool:
-    if code == _REBOOT:
-        return True
-    if code == 0:
-        _end(invocation, "Success", "Success", 0)
-    elif code == _CLEARED_SUCCESS:
-        invocation.err = b""
-        invocation.out += b"\nThe script asked for no further output.\n"
-        _end(invocation, "Success", "Success", code)
-    elif code == 137:
-        _end(invocation, "TimedOut", "TimedOut", code)
-    else:
-        invocation.err += f"failed to run commands: exit status {code}".encode()
-        if code == _CLEARED_FAILURE:
-            invocation.out += b"\nThe script asked for no further output.\n"
-        _end(invocation, "Failed", "Failed", code)
-    return False
+def _information(instance: EmulatedInstance) -> dict[str, Any]:
+    """As old as the last ping: the agent says that it is there every five minutes, and not that it is going."""
+    if instance.is_online and not instance.is_frozen and time.time() - instance.pinged_at > _PING_SECONDS:
+        instance.pinged_at = time.time()
+    is_recent = time.time() - instance.pinged_at <= _PING_SECONDS
+    return {
+        "InstanceId": instance.id,
+        "PingStatus": "Online" if is_recent else "ConnectionLost",
+        "LastPingDateTime": datetime.fromtimestamp(instance.pinged_at, UTC).timestamp(),
+        "AgentVersion": "3.3.0.0",
+        "IsLatestVersion": True,
+        "PlatformType": "Linux",
+        "PlatformName": "Ubuntu",
+        "PlatformVersion": "24.04",
+        "ResourceType": "EC2Instance",
+    }
 
 
-def _end(invocation: Invocation, status: str, detail: str, code: int) -> None:
-    # Last of all the status: who polls must never see an end without its output.
-    invocation.code = code
-    invocation.detail = detail
-    invocation.status = status
-
-
-def _timeout(text: str) -> float:
-    """The agent takes what is no number from 5 to 172800 as 3600."""
-    return float(text) if text.isdigit() and 5 <= int(text) <= 172_800 else 3600.0
-
-
-def _truncated(data: bytes) -> str:
-    if len(data) >= _TRUNCATE_AT:
-        data = data[:_KEPT] + b"--output truncated--"
-    return data.decode("utf-8", "replace")
-
-
-def _listed(invocation: Invocation, *, details: bool) -> dict[str, Any]:
-    listed: dict[str, Any] = {
+def _shown(invocation: Invocation) -> dict[str, Any]:
+    return {
         "CommandId": invocation.command_id,
         "InstanceId": invocation.instance.id,
-        "DocumentName": "AWS-RunShellScript",
+        "DocumentName": _DOCUMENT,
         "Comment": invocation.comment,
+        "PluginName": "aws:runShellScript",
+        "ResponseCode": invocation.code,
         "Status": invocation.status,
         "StatusDetails": invocation.detail,
+        "StandardOutputContent": truncated(invocation.out) if invocation.is_over else "",
+        "StandardErrorContent": truncated(invocation.err) if invocation.is_over else "",
     }
-    if details:
+
+
+def _listed(invocation: Invocation, body: dict[str, Any]) -> dict[str, Any]:
+    listed = {name: _shown(invocation)[name] for name in ("CommandId", "InstanceId", "DocumentName", "Comment")}
+    listed |= {"Status": invocation.status, "StatusDetails": invocation.detail, "CommandPlugins": []}
+    if body.get("Details"):
         out, err = invocation.out.decode("utf-8", "replace"), invocation.err.decode("utf-8", "replace")
         joined = out + (f"\n----------ERROR-------\n{err}" if err else "")
-        listed["CommandPlugins"] = [
-            {
-                "Name": "aws:runShellScript",
-                "Status": invocation.status,
-                "StatusDetails": invocation.detail,
-                "ResponseCode": invocation.code,
-                "Output": joined[:2500] if invocation.is_over else "",
-            }
-        ]
+        plugin = {
+            "Name": "aws:runShellScript",
+            "Status": invocation.status,
+            "StatusDetails": invocation.detail,
+            "ResponseCode": invocation.code,
+            "Output": joined[:2500] if invocation.is_over else "",
+        }
+        listed["CommandPlugins"] = [plugin]
     return listed

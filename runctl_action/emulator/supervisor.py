@@ -40,6 +40,9 @@ rm -f "$asked" "$asked.answer"
 exit "$code"
 """
 _ASKED = "power"
+# Where a host keeps its things, below its directory; and how much space there is on a small disk.
+STATE = "var/lib/runctl"
+_SMALL_DISK = "size=1g"
 
 
 def write_shims(directory: Path) -> Path:
@@ -77,7 +80,12 @@ class Supervisor:
         try:
             for line in sys.stdin:
                 request = json.loads(line)
-                operation: Any = {"configure": self.configure, "run": self.run, "kill": self.kill}[request.pop("op")]
+                operation: Any = {
+                    "configure": self.configure,
+                    "run": self.run,
+                    "kill": self.kill,
+                    "fill_disk": self.fill_disk,
+                }[request.pop("op")]
                 operation(**request)
         finally:
             end_all()
@@ -100,6 +108,12 @@ class Supervisor:
             process = self.processes.get(execution)
         if process is not None:
             _kill_group(process.pid)
+
+    def fill_disk(self) -> None:
+        with open(self.directory / STATE / "ballast", "ab") as file, contextlib.suppress(OSError):
+            while True:
+                os.posix_fallocate(file.fileno(), file.tell(), 1 << 20)
+                file.seek(1 << 20, os.SEEK_CUR)
 
     def _run(self, execution: str, argv: Sequence[str], env: Mapping[str, str], cwd: str, timeout: float) -> None:
         """Both streams to files as they come; ends when the process has ended and nobody holds its output any more."""
@@ -309,6 +323,21 @@ def _copy(stream: IO[bytes], path: Path) -> None:
             out.write(data)
 
 
+def mount_small_disk(directory: Path) -> None:
+    """A disk of its own for the host's state, seen by its processes alone. Raises OSError where that is not allowed:
+    it takes Linux, and root or user namespaces."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def call(name: str, *arguments: object) -> None:
+        if getattr(libc, name)(*arguments) != 0:
+            raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
+
+    new_mounts, new_user, recursive_private = 0x20000, 0x10000000, 0x4000 | 0x40000
+    call("unshare", new_mounts if os.geteuid() == 0 else new_mounts | new_user)
+    call("mount", b"none", b"/", None, recursive_private, None)
+    call("mount", b"tmpfs", os.fsencode(directory / STATE), b"tmpfs", 0, _SMALL_DISK.encode())
+
+
 _emitting = threading.Lock()
 
 
@@ -325,4 +354,6 @@ if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # A ^C at the terminal is the emulator's to handle. Not SIG_IGN: every process of the host would inherit that.
         signal.signal(number, lambda *_: None)
+    if sys.argv[2:] == ["small-disk"]:
+        mount_small_disk(Path(sys.argv[1]))
     Supervisor(Path(sys.argv[1])).serve()

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from runctl_action import cli
@@ -26,11 +25,13 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
 
 @pytest.fixture
 def project(tmp_path: Path, aws: Emulator) -> Path:
-    """A new repository, so a new run: its name is in the run id."""
+    """A new repository: its name is in the run ids, and its packs are its own."""
     aws.world.faults.clear()
     root = tmp_path / "project"
     root.mkdir()
     subprocess.run(["git", "init", "-q", str(root)], check=True)
+    origin = f"https://github.example/acme/{tmp_path.parent.name}-{tmp_path.name}.git"
+    subprocess.run(["git", "remote", "add", "origin", origin], cwd=root, check=True)
     return root
 
 
@@ -107,14 +108,14 @@ def start(project: Path, environ: dict[str, str]) -> Callable[..., subprocess.Po
 
 @pytest.fixture
 def s3(aws: Emulator) -> Iterator[Any]:
-    client = boto3.client("s3", endpoint_url=aws.endpoint, region_name="us-east-1")
+    client = aws.client("s3")
     yield client
     client.close()
 
 
 @pytest.fixture
 def ec2(aws: Emulator) -> Iterator[Any]:
-    client = boto3.client("ec2", endpoint_url=aws.endpoint, region_name="us-east-1")
+    client = aws.client("ec2")
     yield client
     client.close()
 
