@@ -21,7 +21,7 @@ FILE, EXECUTABLE, SYMLINK = "100644", "100755", "120000"
 
 _HEADER = re.compile(rb"runctl-manifest 1 (sha1|sha256)\n")
 _RECORD = re.compile(
-    rb"(100644|100755|120000) (git:[0-9a-f]{40}|git:[0-9a-f]{64}|sha256:[0-9a-f]{64}) ([0-9]{1,18})\t([^\0]+)\0",
+    rb"(100644|100755|120000) (git:[0-9a-f]{40}|git:[0-9a-f]{64}|sha256:[0-9a-f]{64}) (0|[1-9][0-9]{0,17})\t([^\0]+)\0",
     re.DOTALL,
 )
 
@@ -102,15 +102,18 @@ def _check_paths(entries: tuple[Entry, ...]) -> None:
         parts = entry.path.split(b"/")
         if b"" in parts or b"." in parts or b".." in parts or b"\0" in entry.path:
             raise ManifestError(f"unsafe path in the manifest: {entry.path!r}")
-        # git refuses it too, in any case: a checkout that writes .git/hooks runs them.
-        if any(part.lower() == b".git" for part in parts):
+        # git refuses it too, in any case: a checkout that writes .git/hooks runs them. Names that only Windows and HFS+
+        # take for it (`git~1`, `.git.`) are plain names on a Linux host.
+        if b".git" in entry.path.lower().split(b"/"):
             raise ManifestError(f"a path inside .git in the manifest: {entry.path!r}")
         if entry.path in seen:
             raise ManifestError(f"listed twice in the manifest: {entry.path!r}")
         seen.add(entry.path)
+    folders: set[bytes] = set()
     for entry in entries:
         parent = entry.path.rpartition(b"/")[0]
-        while parent:
+        while parent and parent not in folders:
             if parent in seen:
                 raise ManifestError(f"both a file and a folder in the manifest: {parent!r}")
+            folders.add(parent)
             parent = parent.rpartition(b"/")[0]
