@@ -17,7 +17,7 @@ import botocore.exceptions
 from runctl_action.cloud.session import Session, aws_errors, error_code
 
 _DOCUMENT = "AWS-RunShellScript"
-_PENDING = {"Pending", "InProgress", "Delayed"}
+_PENDING = {"Pending", "InProgress", "Delayed", "Cancelling"}
 _PLATFORM = re.compile(r"(Linux|Darwin) (x86_64|aarch64|arm64)\Z")
 
 
@@ -105,13 +105,13 @@ class Commands:
                 if error_code(error) == "InvocationDoesNotExist":
                     return None
                 raise
-        if answer["Status"] in _PENDING:
+        # The API documents some statuses with spaces and answers them without (and the other way round).
+        status = str(answer["Status"]).replace(" ", "")
+        if status in _PENDING:
             return None
-        # The API documents some details with spaces and answers them without (and the other way round).
-        detail = str(answer.get("StatusDetails") or answer["Status"]).replace(" ", "")
         return CommandResult(
-            detail,
-            int(answer["ResponseCode"]),
+            str(answer.get("StatusDetails") or status).replace(" ", ""),
+            int(answer.get("ResponseCode", -1)),
             answer.get("StandardOutputContent", ""),
             answer.get("StandardErrorContent", ""),
         )

@@ -80,8 +80,8 @@ class Instance:
 class Refused(CloudError):
     """RunInstances said no; `kind` is what to do about it, `code` EC2's own word."""
 
-    def __init__(self, code: str, message: str, kind: ErrorClass) -> None:
-        super().__init__(message)
+    def __init__(self, code: str, message: str, kind: ErrorClass, hint: str = "") -> None:
+        super().__init__(message, hint)
         self.code = code
         self.kind = kind
 
@@ -90,10 +90,12 @@ class Instances:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._ec2: Any = session.client("ec2")
+        self._launches: Any = session.client("ec2", is_retried=False)
 
     def image(self, ami: str | None, instance_type: str) -> Image:
         """The image to boot: `ami` is an id, a public parameter's name, or None for the default of the type's
-        architecture (the deep-learning base image for GPU types). Raises CloudError when there is none."""
+        architecture (the deep-learning base image for NVIDIA's GPUs). Raises CloudError: there is none, or it does not
+        fit the type."""
         with aws_errors("ec2:DescribeInstanceTypes"):
             try:
                 described = self._ec2.describe_instance_types(InstanceTypes=[instance_type])["InstanceTypes"][0]
@@ -106,10 +108,17 @@ class Instances:
                 raise
         architecture = described["ProcessorInfo"]["SupportedArchitectures"][-1]
         if ami is None:
-            deep_learning = "GpuInfo" in described
+            gpus = described.get("GpuInfo", {}).get("Gpus", ())
+            deep_learning = any(gpu.get("Manufacturer") == "NVIDIA" for gpu in gpus)
             names = {"x86_64": "x86_64", "arm64": "arm64"} if deep_learning else {"x86_64": "amd64", "arm64": "arm64"}
             ami = (_DEEP_LEARNING if deep_learning else _UBUNTU).format(arch=names.get(architecture, architecture))
-        return self._described_image(self._parameter(ami) if ami.startswith("/") else ami, architecture)
+        image = self._described_image(self._parameter(ami) if ami.startswith("/") else ami)
+        if image.architecture != architecture:
+            raise CloudError(
+                f"the image {image.id} is for {image.architecture}, and {instance_type} is {architecture}",
+                "choose an `ami` for the type, or leave it out",
+            )
+        return image
 
     def subnets(self, chosen: Sequence[str]) -> tuple[Subnet, ...]:
         """The chosen subnets, in that order; without any, the default ones of the region."""
@@ -146,13 +155,17 @@ class Instances:
         return str(roles[0]["RoleId"])
 
     def launch(self, parameters: Mapping[str, Any]) -> Instance:
-        """RunInstances with exactly `parameters` (their ClientToken makes a repeat the same call). Raises Refused."""
+        """RunInstances with exactly `parameters` (their ClientToken makes a repeat the same call). Raises Refused; an
+        answer that did not come is a reason to repeat the call."""
         with aws_errors("ec2:RunInstances"):
             try:
-                answer = self._ec2.run_instances(**parameters)
+                answer = self._launches.run_instances(**parameters)
+            except botocore.exceptions.HTTPClientError as error:
+                raise Refused("NoAnswer", f"ec2:RunInstances was not answered: {error}", "back-off") from error
             except botocore.exceptions.ClientError as error:
                 code = error_code(error)
-                raise Refused(code, str(translated(error, "ec2:RunInstances")), error_class(code)) from error
+                told = translated(error, "ec2:RunInstances")
+                raise Refused(code, str(told), error_class(code), told.hint) from error
         return _instance(answer["Instances"][0])
 
     def of_run(self, run_id: str) -> tuple[Instance, ...]:
@@ -192,7 +205,7 @@ class Instances:
                     ) from error
                 raise
 
-    def _described_image(self, ami: str, architecture: str) -> Image:
+    def _described_image(self, ami: str) -> Image:
         with aws_errors("ec2:DescribeImages"):
             try:
                 found = self._ec2.describe_images(ImageIds=[ami])["Images"]
@@ -212,7 +225,7 @@ class Instances:
             for m in image.get("BlockDeviceMappings", ())
             if "Ebs" in m and m["DeviceName"] == device
         ]
-        return Image(ami, device, int(sizes[0]) if sizes else 8, image.get("Architecture", architecture))
+        return Image(ami, device, int(sizes[0]) if sizes else 8, image["Architecture"])
 
     def _described(self, **request: Any) -> tuple[Instance, ...]:
         with aws_errors("ec2:DescribeInstances"):

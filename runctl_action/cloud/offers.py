@@ -23,7 +23,7 @@ def rank(
     unknown. Spot comes before on-demand under `prefer`; the types' own order stays unless the first is `cheapest`;
     among zones the cheaper is first. Offers known to cost more than `max_price` are left out."""
     cheapest = bool(instance_types) and instance_types[0] == "cheapest"
-    types = [name for name in instance_types if name != "cheapest"]
+    types = list(dict.fromkeys(name for name in instance_types if name != "cheapest"))
     markets: list[Market] = {"never": ["on-demand"], "prefer": ["spot", "on-demand"], "require": ["spot"]}[spot]  # type: ignore[assignment]
     ranked: list[Offer] = []
     for market in markets:

@@ -13,27 +13,32 @@ from botocore.config import Config
 
 from runctl_action.errors import CloudError, CredentialsError, PermissionDenied
 
-# A presigned URL must be SigV4 on the regional host: boto3's default is SigV2 in some regions, which SSE-KMS rejects.
+# A presigned URL must be SigV4 on the regional host. boto3 presigns with SigV2 in some regions, which SSE-KMS rejects,
+# and for the global host, whose redirect breaks the signature, unless all of these say otherwise (botocore/signers.py).
 _S3 = Config(
     signature_version="s3v4",
-    s3={"addressing_style": "auto"},
+    s3={"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"},
     retries={"mode": "standard", "max_attempts": 6},
     connect_timeout=10,
     read_timeout=60,
     max_pool_connections=32,
 )
+# An endpoint of one's own (an emulator, a private one) seldom has a host name for each bucket.
+_S3_ELSEWHERE = _S3.merge(Config(s3={"addressing_style": "auto"}))
 # SendCommand's and Describe's rates are not published; adaptive retries slow down when told to.
 _API = Config(retries={"mode": "adaptive", "max_attempts": 8}, connect_timeout=10, read_timeout=60)
 
+# RunInstances is repeated by who settles, with the same token. botocore would ask for capacity that is not there (EC2
+# answers that with a 500) again and again, for half a minute an offer.
+_ONCE = _API.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
+
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"}
-_EXPIRED = {
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "RequestExpired",
-    "InvalidClientTokenId",
-    "AuthFailure",
-    "InvalidAccessKeyId",
-}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+_WRONG = {
+    "InvalidClientTokenId", "UnrecognizedClientException", "AuthFailure", "InvalidAccessKeyId", "InvalidToken",
+    "SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature",
+}  # fmt: skip
+_CLOCK = {"RequestTimeTooSkewed", "RequestInTheFuture"}
 
 
 @dataclass(frozen=True)
@@ -51,16 +56,19 @@ class Session:
         self._environ = environ
         self._clients: dict[str, Any] = {}
 
-    def client(self, service: str) -> Any:
-        """A client of `service` in this region, made once."""
-        if service not in self._clients:
-            config = _S3 if service == "s3" else _API
+    def client(self, service: str, *, is_retried: bool = True) -> Any:
+        """A client of `service` in this region, made once; unless `is_retried`, each call is made once."""
+        key = service if is_retried else f"{service} once"
+        if key not in self._clients:
             # The environment is an argument here; botocore would read the process's.
             endpoint = self._environ.get(f"AWS_ENDPOINT_URL_{service.upper()}") or self._environ.get("AWS_ENDPOINT_URL")
-            self._clients[service] = self._session.client(  # type: ignore[call-overload]
+            config = _S3_ELSEWHERE if endpoint else _S3
+            if service != "s3":
+                config = _API if is_retried else _ONCE
+            self._clients[key] = self._session.client(  # type: ignore[call-overload]
                 service, region_name=self.region, config=config, endpoint_url=endpoint or None
             )
-        return self._clients[service]
+        return self._clients[key]
 
     def close(self) -> None:
         for client in self._clients.values():
@@ -84,6 +92,10 @@ class Session:
 def connect(environ: Mapping[str, str], region: str | None) -> Session:
     """A session from the environment's credentials and profile. Raises CredentialsError when there is no region or no
     credentials; nothing is called yet, so expired ones are found by `identity`."""
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    if len(given := [name for name in keys if environ.get(name)]) == 1:
+        missing = next(name for name in keys if name not in given)
+        raise CredentialsError(f"{given[0]} is set, {missing} is not", "set both, or neither to use a profile")
     with aws_errors("reading the AWS configuration"):
         session = boto3.Session(
             profile_name=environ.get("AWS_PROFILE") or None,
@@ -91,13 +103,14 @@ def connect(environ: Mapping[str, str], region: str | None) -> Session:
             aws_secret_access_key=environ.get("AWS_SECRET_ACCESS_KEY") or None,
             aws_session_token=environ.get("AWS_SESSION_TOKEN") or None,
         )
+        credentials = session.get_credentials()
     chosen = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or session.region_name
     if not chosen:
         raise CredentialsError(
             "no AWS region is set: neither --region, RUNCTL_REGION, AWS_REGION nor the AWS profile names one",
             'set `region` in runctl.toml, for example: region = "us-east-1"',
         )
-    if session.get_credentials() is None:
+    if credentials is None:
         raise CredentialsError(
             "no AWS credentials were found: no AWS_ACCESS_KEY_ID, no profile, no role",
             "in a workflow use aws-actions/configure-aws-credentials or role-to-assume; on a laptop `aws sso login` "
@@ -122,6 +135,8 @@ def aws_errors(action: str) -> Iterator[None]:
         raise CredentialsError(f"the AWS SSO session cannot be used: {error}", "run: aws sso login") from error
     except botocore.exceptions.ProfileNotFound as error:
         raise CredentialsError(str(error), "list the profiles there are: aws configure list-profiles") from error
+    except (botocore.exceptions.ConfigParseError, botocore.exceptions.InvalidConfigError) as error:
+        raise CredentialsError(str(error), "mend the file, or write it anew: aws configure") from error
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError) as error:
         raise CloudError(f"{action} failed: {error}", "check the network and the region, then run it again") from error
 
@@ -138,7 +153,14 @@ def translated(error: botocore.exceptions.ClientError, action: str) -> CloudErro
         return PermissionDenied(f"{action} is not allowed: {message}", f"allow {action} in the launcher's policy")
     if code in _EXPIRED:
         return CredentialsError(
-            f"AWS refused the credentials at {action}: {code}",
+            f"the AWS credentials have expired ({code} at {action})",
             "get fresh ones, then run the same command again: it attaches",
         )
+    if code in _WRONG:
+        return CredentialsError(
+            f"AWS does not accept the credentials: {code} at {action}: {message}",
+            "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN with: aws sts get-caller-identity",
+        )
+    if code in _CLOCK:
+        return CloudError(f"AWS refused {action}: this machine's clock is wrong ({code})", "set the clock: timedatectl")
     return CloudError(f"{action} failed: {code}: {message}")

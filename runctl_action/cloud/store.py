@@ -50,22 +50,22 @@ class Store:
 
     def check(self) -> None:
         """Raises BucketError when the bucket does not exist, or is in another region than the session."""
-        try:
-            answer = self._s3.head_bucket(Bucket=self.bucket)
-        except botocore.exceptions.ClientError as error:
-            headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-            if error_code(error) in _MISSING:
-                raise BucketError(
-                    f"the bucket {self.bucket} does not exist",
-                    f"create it: aws s3 mb s3://{self.bucket} --region {self._region}",
-                ) from error
-            if error_code(error) == "301":
-                found = headers.get("x-amz-bucket-region", "another region")
-                raise BucketError(
-                    f"the bucket {self.bucket} is in {found}, the run in {self._region}",
-                    "set `region` or `bucket` so that they agree",
-                ) from error
-            with aws_errors(f"s3:ListBucket on {self.bucket}"):
+        with aws_errors(f"s3:ListBucket on {self.bucket}"):
+            try:
+                answer = self._s3.head_bucket(Bucket=self.bucket)
+            except botocore.exceptions.ClientError as error:
+                headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+                if error_code(error) in _MISSING:
+                    raise BucketError(
+                        f"the bucket {self.bucket} does not exist",
+                        f"create it: aws s3 mb s3://{self.bucket} --region {self._region}",
+                    ) from error
+                if error_code(error) == "301":
+                    found = headers.get("x-amz-bucket-region", "another region")
+                    raise BucketError(
+                        f"the bucket {self.bucket} is in {found}, the run in {self._region}",
+                        "set `region` or `bucket` so that they agree",
+                    ) from error
                 raise
         found = answer.get("BucketRegion")
         if found and found != self._region:

@@ -28,7 +28,7 @@ Market = Literal["spot", "on-demand", "existing"]
 
 
 def _from_json(value: object) -> object:
-    if isinstance(value, dict) and set(value) == {"base64"}:
+    if isinstance(value, dict) and set(value) == {"base64"} and isinstance(value["base64"], str):
         return base64.b64decode(value["base64"]).decode("utf-8", "surrogateescape")
     return value
 
@@ -43,6 +43,8 @@ def _to_json(value: str) -> str | dict[str, str]:
 
 # An argument or a path as the operating system gave it: undecodable bytes survive as surrogates, in JSON as base64.
 OsString = Annotated[str, BeforeValidator(_from_json), PlainSerializer(_to_json)]
+# A sentence for people: one that names such a path must not keep the document from being written.
+Sentence = Annotated[str, PlainSerializer(lambda value: value.encode("utf-8", "backslashreplace").decode())]
 
 
 class Document(BaseModel):
@@ -60,12 +62,12 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     python: str = ">=3.11"
-    install: str = "auto"
-    checkpoints: tuple[str, ...] = ("checkpoints/*",)
+    install: OsString = "auto"
+    checkpoints: tuple[OsString, ...] = ("checkpoints/*",)
     require_checkpoint: bool = False
     resume_args: tuple[OsString, ...] = ()
-    metrics: tuple[str, ...] = ("metrics.jsonl",)
-    env: dict[str, str] = {}
+    metrics: tuple[OsString, ...] = ("metrics.jsonl",)
+    env: dict[str, OsString] = {}
     secrets: tuple[str, ...] = ()
     max_duration_seconds: int = 6 * 3600
     hang_timeout_seconds: int = 0
@@ -78,11 +80,11 @@ class Spec(Document):
 
     run_id: str
     requested_at: datetime
-    repository: str
-    name: str
+    repository: OsString
+    name: OsString
     commit: str
     tree: str
-    branch: str | None = None
+    branch: OsString | None = None
     pull_request: int | None = None
     api_url: str | None = None
     source: Literal["commit", "worktree"] = "commit"
@@ -94,7 +96,7 @@ class Spec(Document):
     args: tuple[OsString, ...] = ()
     training: TrainingSettings
     launch: dict[str, Any] = {}
-    dirty: tuple[str, ...] = ()
+    dirty: tuple[OsString, ...] = ()
 
 
 class Pack(BaseModel):
@@ -172,7 +174,7 @@ class End(Document):
 
     outcome: Outcome
     cause: Cause | None = None
-    message: str = ""
+    message: Sentence = ""
     at: datetime
 
 
@@ -181,7 +183,7 @@ class Stop(Document):
 
     by: str
     attempt: int
-    reason: str = ""
+    reason: Sentence = ""
     at: datetime
 
 
@@ -204,8 +206,8 @@ class Status(Document):
     phases: tuple[PhaseTime, ...] = ()
     log_segments: int = 0
     checkpoints: int = 0
-    detail: str = ""
-    warnings: tuple[str, ...] = ()
+    detail: Sentence = ""
+    warnings: tuple[Sentence, ...] = ()
 
 
 class Checkpoint(BaseModel):
@@ -236,7 +238,7 @@ class Result(Document):
     cause: Cause | None = None
     exit_code: int | None = None
     signal: int | None = None
-    message: str = ""
+    message: Sentence = ""
     digest: str | None = None
     files: int = 0
     phases: tuple[PhaseTime, ...] = ()
@@ -244,7 +246,7 @@ class Result(Document):
     log_bytes: int = 0
     checkpoints: tuple[Checkpoint, ...] = ()
     metrics: tuple[dict[str, Any], ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Sentence, ...] = ()
     at: datetime
 
 
@@ -314,26 +316,26 @@ class Report(Document):
     cause: Cause | None = None
     exit_code: int | None = None  # the training's own
     signal: int | None = None
-    message: str = ""
-    hint: str = ""
+    message: Sentence = ""
+    hint: Sentence = ""
     phase: Phase = "preparing"
-    repository: str
-    name: str
+    repository: OsString
+    name: OsString
     commit: str
     tree: str
-    branch: str | None = None
+    branch: OsString | None = None
     pull_request: int | None = None
     script: OsString
     args: tuple[OsString, ...] = ()
     manifest: Synced
-    dirty: tuple[str, ...] = ()
+    dirty: tuple[OsString, ...] = ()
     instances: tuple[ReportedInstance, ...] = ()
     attempts: int = 0
     phases: dict[str, float] = {}
     receipt: Receipt | None = None
     checkpoints: tuple[ReportedCheckpoint, ...] = ()
     metrics: tuple[dict[str, Any], ...] = ()
-    warnings: tuple[str, ...] = ()
-    log_tail: tuple[str, ...] = ()
+    warnings: tuple[Sentence, ...] = ()
+    log_tail: tuple[Sentence, ...] = ()
     requested_at: datetime
     ended_at: datetime | None = None

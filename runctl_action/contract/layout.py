@@ -41,7 +41,7 @@ class Layout:
         return self._key("tools", _checked(sha256), name)
 
     def latest(self, repository: str, branch: str) -> str:
-        return self._key("sources", quote(repository, safe=""), "latest", quote(branch, safe=""))
+        return self._key("sources", _quoted(repository), "latest", _quoted(branch))
 
     def open_prefix(self) -> str:
         return self._key("open", "")
@@ -123,7 +123,7 @@ class HostLayout:
 
     def checkpoint(self, sha256: str, path: str) -> str:
         """Immutable: the content's own hash is in the key, so a checkpoint rewritten in place is another object."""
-        return f"{self.base}/checkpoints/{_checked(sha256)}/{quote(path, safe='/')}"
+        return f"{self.base}/checkpoints/{_checked(sha256)}/{_quoted(path, safe='/')}"
 
     @property
     def log_prefix(self) -> str:
@@ -135,14 +135,19 @@ class HostLayout:
 
 
 def parse_log_key(key: str) -> tuple[int, str]:
-    """(index, phase) of a log segment's key."""
+    """(index, phase) of a log segment's key; (-1, "") of a key that is none."""
     index, _, phase = key.rsplit("/", 1)[-1].partition(".")
-    return int(index), phase
+    return (int(index), phase) if index.isdecimal() else (-1, "")
 
 
 def client_token(parameters: bytes) -> str:
     """EC2's ClientToken (at most 64 ASCII characters): a hash of the request, so that a repeat is the same call."""
     return hashlib.sha256(parameters).hexdigest()
+
+
+def _quoted(name: str, safe: str = "") -> str:
+    """ASCII for any name there can be, undecodable bytes included."""
+    return quote(name.encode("utf-8", "surrogateescape"), safe=safe)
 
 
 def _checked(sha256: str) -> str:

@@ -13,6 +13,7 @@ BLOCK = 512
 END = b"\0" * (2 * BLOCK)
 # 8 GiB - 1 is what an octal size field of 11 digits holds; larger contents use GNU's base-256 form.
 _OCTAL_LIMIT = 8**11
+_OCTAL = re.compile(rb"[0-7]+\0")  # int() would take signs, spaces and underscores too: a negative size
 _NAME = re.compile(rb"(git|sha256)-([0-9a-f]{40}|[0-9a-f]{64})\Z")
 
 
@@ -46,11 +47,17 @@ def read_member(stream: Readable) -> tuple[str, int] | None:
         return None
     if len(head) != BLOCK:
         raise PackError("the pack ends within a header")
-    if int(head[148:154], 8) != sum(head[:148]) + 256 + sum(head[156:]):
+    if _octal(head[148:155]) != sum(head[:148]) + 256 + sum(head[156:]):
         raise PackError("a header's checksum is wrong")
     name = _NAME.match(head[:100].rstrip(b"\0"))
     if name is None or head[156:157] != b"0":
         raise PackError(f"not a member of a pack: {head[:100].rstrip(bytes(1))!r}, type {head[156:157]!r}")
     field = head[124:136]
-    size = int.from_bytes(field[1:], "big") if field[0] & 0x80 else int(field[:11], 8)
+    size = int.from_bytes(field[1:], "big") if field[0] == 0x80 else _octal(field)
     return f"{name[1].decode()}:{name[2].decode()}", size
+
+
+def _octal(field: bytes) -> int:
+    if not _OCTAL.fullmatch(field):
+        raise PackError(f"a header's number is damaged: {field!r}")
+    return int(field[:-1], 8)

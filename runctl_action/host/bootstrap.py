@@ -16,7 +16,7 @@ import zipfile
 
 
 def bootstrap(parameters, environ):
-    """0 when the host process runs (or did already), 1 with a sentence on stderr when it could not be started."""
+    """0 when the host process runs. Raises when it cannot be started, and when one that was started has ended."""
     order = parameters["order"]
     base = environ.get("RUNCTL_HOST_DIR") or "/var/lib/runctl"
     directory = os.path.join(base, "runs", order["run_id"], str(order["attempt"]))
@@ -30,6 +30,7 @@ def bootstrap(parameters, environ):
     try:
         os.mkdir(directory, 0o700)  # whoever makes it starts the run: a repeated command finds it there
     except FileExistsError:
+        check_alive(directory)
         return 0
     try:
         with open(os.path.join(directory, "order.json"), "w") as file:
@@ -93,7 +94,8 @@ def start(environ, base, directory, tools, package, order):
     command += ["--with-requirements", requirements, "python", package, os.path.join(directory, "order.json")]
     log = os.path.join(directory, "host.log")
     if os.path.isdir("/run/systemd/system") and shutil.which("systemd-run"):
-        unit = ["systemd-run", "--quiet", "--collect", "--unit=runctl-" + order["run_id"] + "-" + str(order["attempt"])]
+        name = "runctl-%s-%s" % (order["run_id"], order["attempt"])
+        unit = ["systemd-run", "--quiet", "--collect", "--unit=" + name]
         for setting in ("OOMPolicy=continue", "TasksMax=infinity", "LimitMEMLOCK=infinity", "KillMode=mixed"):
             unit.append("--property=" + setting)
         unit += ["--property=StandardOutput=append:" + log, "--property=StandardError=append:" + log]
@@ -101,9 +103,36 @@ def start(environ, base, directory, tools, package, order):
         # systemd looks for the program before --setenv applies.
         command[0] = os.path.join(tools, "uv")
         if subprocess.call(unit + command, stdin=subprocess.DEVNULL) == 0:
+            note_process(directory, "unit", name)
             return
         command[0] = "uv"
     daemonise(command, env, log)
+
+
+def check_alive(directory):
+    """Raises, with the end of its log, when the host process was started and is gone: it never said so itself."""
+    try:
+        with open(os.path.join(directory, "process")) as file:
+            kind, name = file.read().split()
+    except (FileNotFoundError, ValueError):
+        return  # it is being started at this very moment
+    if kind == "unit":
+        alive = subprocess.call(["systemctl", "is-active", "--quiet", name], stdin=subprocess.DEVNULL) == 0
+    else:
+        try:
+            os.kill(int(name), 0)
+            alive = True
+        except ProcessLookupError:
+            alive = False
+    if not alive:
+        with open(os.path.join(directory, "host.log"), "rb") as file:
+            said = file.read()[-1500:].decode("utf-8", "replace").strip()
+        raise RuntimeError("the host process has ended without a word to S3; its log says: " + (said or "nothing"))
+
+
+def note_process(directory, kind, name):
+    with open(os.path.join(directory, "process"), "w") as file:
+        file.write("%s %s" % (kind, name))
 
 
 def daemonise(command, env, log):
@@ -119,6 +148,7 @@ def daemonise(command, env, log):
         os.dup2(source, target)
     os.closerange(3, 256)
     os.chdir("/")
+    note_process(os.path.dirname(log), "pid", os.getpid())
     try:
         os.execvpe(command[0], command, env)
     except OSError as error:

@@ -45,7 +45,8 @@ def _tail(path: Path) -> list[bytes]:
 def _row(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except ValueError:
+        json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no text that could be passed on
+    except (ValueError, RecursionError):
         return None
     if not isinstance(row, dict):
         return None

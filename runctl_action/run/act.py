@@ -304,7 +304,9 @@ class Actor:
             self.store.delete(self.layout.latest(seen.spec.repository, seen.spec.branch or "HEAD"))
             self.store.delete(keys.packs)
         end = End(outcome=action.outcome, cause=action.cause, message=action.message, at=self.now())
-        self.store.put(keys.end(action.attempt), end.to_json(), if_none_match=True)
+        is_first = self.store.put(keys.end(action.attempt), end.to_json(), if_none_match=True) is not None
+        if is_first and action.outcome == "interrupted":
+            self.warn(f"attempt {action.attempt} was interrupted: {action.message or action.cause}")
         self.knowledge.looked_at_ec2_at = float("-inf")
 
     def _finish(self, seen: Observation) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
+import pydantic
+
 from runctl_action.cloud.instances import Instance, Instances
 from runctl_action.cloud.store import Listed, Store
 from runctl_action.contract.documents import (
@@ -161,8 +163,9 @@ class Observer:
 
     def _patience(self, monotonic: float) -> float:
         """While the heartbeat is fresh EC2 has little to add; DescribeInstances is throttled for the whole account."""
-        has_beaten = self.knowledge.beat[1] >= 0
-        return 15.0 if has_beaten and monotonic - self.knowledge.beat_changed_at < 30 else 0.0
+        if self.knowledge.beat[1] < 0:
+            return 0.0
+        return 15.0 if monotonic - self.knowledge.beat_changed_at < 12 else 3.0
 
     def _claims(self, listed: Mapping[str, Listed]) -> list[tuple[int, tuple[Claim, str]]]:
         found = []
@@ -191,9 +194,9 @@ class Observer:
             host = self._layout.host(record.userid, self._run_id, number)
             # An attempt that is over is read from the bucket once; a live one again at each look.
             theirs = {item.key: item for item in self._store.list(host.base + "/") if "/log/" not in item.key}
-            status = self._read(theirs, host.status, Status)
-            result = self._read(theirs, host.result, Result)
-            kept = self._read(theirs, host.checkpoints, CheckpointList)
+            status = self._read_hosts(theirs, host.status, Status)
+            result = self._read_hosts(theirs, host.result, Result)
+            kept = self._read_hosts(theirs, host.checkpoints, CheckpointList)
             checkpoints = result.checkpoints if result else kept.checkpoints if kept else ()
         return Attempt(number, claim[0], claim[1], tuple(tried), record, end, status, result, checkpoints, mine)
 
@@ -208,6 +211,13 @@ class Observer:
                 return None
             cached = self._cache[key] = (stored.etag, stored.data)
         return model.model_validate_json(cached[1])  # type: ignore[union-attr]
+
+    def _read_hosts(self, listed: Mapping[str, Listed], key: str, model: type[_D]) -> _D | None:
+        """Training code can write there too: what is no document of ours is none."""
+        try:
+            return self._read(listed, key, model)
+        except pydantic.ValidationError:
+            return None
 
     def _note_heartbeat(self, attempts: tuple[Attempt, ...], monotonic: float) -> None:
         """A heartbeat is stale by the reader's own clock: host clocks are not compared."""

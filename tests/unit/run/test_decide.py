@@ -291,9 +291,9 @@ def test_only_instances_of_this_run_are_terminated_and_never_an_existing_one(obs
                 a.record and a.record.instance_id == name and a.record.market != "existing"
                 for a in observation.attempts
             ) or any(
-                i.id == id
+                i.id == name
                 for a in observation.attempts
-                if not (a.record and a.record.instance_id == id)
+                if not (a.record and a.record.instance_id == name)
                 for i in a.instances
             )
 
