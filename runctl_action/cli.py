@@ -193,15 +193,11 @@ def collect(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
 def emulator(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
     """Serves an emulated AWS until it is interrupted."""
     server = _emulator_server()
-    return int(
-        server.serve(
-            port=parsed.port or 0,
-            faults=parsed.faults,
-            environ=environ,
-            delays=_delays(server, parsed),
-            seconds_per_minute=parsed.hour / 60,
-        )
-    )
+    try:
+        return int(server.serve(port=parsed.port or 0, environ=environ, **_emulation(server, parsed)))
+    except SystemExit:
+        # werkzeug has said why on stderr, and ended the process.
+        raise UsageError(f"port {parsed.port} cannot be listened on", "leave --port out: a free one is taken") from None
 
 
 _COMMANDS: Mapping[str, Callable[[arguments.Parsed, MutableMapping[str, str]], int]] = {
@@ -268,26 +264,27 @@ def _emulated(parsed: arguments.Parsed, environ: Mapping[str, str], region: str 
     server = _emulator_server()
     with (
         server.own_directory() as directory,
-        server.Emulator(
-            directory,
-            faults=parsed.faults,
-            region=region or "us-east-1",
-            delays=_delays(server, parsed),
-            seconds_per_minute=parsed.hour / 60,
-        ) as emulated,
+        server.Emulator(directory, region=region or "us-east-1", **_emulation(server, parsed)) as emulated,
     ):
         kept = {name: value for name, value in environ.items() if not name.startswith("AWS_")}
         yield kept | emulated.environ
 
 
-def _delays(server: Any, parsed: arguments.Parsed) -> Any:
+def _emulation(server: Any, parsed: arguments.Parsed) -> dict[str, Any]:
+    """What was chosen about the emulator. Raises UsageError."""
     try:
-        return server.Delays(**{name: float(seconds) for name, _, seconds in (d.partition("=") for d in parsed.delays)})
+        server.Faults(parsed.faults)
+    except (ValueError, OSError) as error:
+        raise UsageError(f"--fault: {error}", "docs/faults.md has them all") from None
+    try:
+        delays = {name: float(seconds) for name, _, seconds in (delay.partition("=") for delay in parsed.delays)}
+        chosen = server.Delays(**delays)
     except (TypeError, ValueError):
         names = ", ".join(field.name for field in dataclasses.fields(server.Delays))
         raise UsageError(
             f"--delay {' '.join(parsed.delays)}: it is NAME=SECONDS, and NAME one of {names}", "--delay running=20"
         ) from None
+    return {"faults": parsed.faults, "delays": chosen, "seconds_per_minute": parsed.hour / 60}
 
 
 def _emulated_account(settings: Settings, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -4,17 +4,20 @@ states that are checked."""
 from __future__ import annotations
 
 import base64
+import binascii
 import re
 import time
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from xml.etree import ElementTree
 
-from runctl_action.emulator.instances import USER, Lives
+from runctl_action.emulator.access import profile
+from runctl_action.emulator.faults import LAUNCH_ERRORS
+from runctl_action.emulator.instances import CODES, USER, Lives
 from runctl_action.emulator.prices import Prices
 from runctl_action.emulator.state import EmulatedInstance, World
-from runctl_action.emulator.wire import Answer, ApiError, Call, Wsgi, forward, forward_form
+from runctl_action.emulator.wire import Answer, ApiError, Call, Wsgi, as_ec2_xml, forward, forward_form
 
 _CANONICAL = "/aws/service/canonical/ubuntu/server/24.04/stable/current"
 _DEEP_LEARNING = "/aws/service/deeplearning/ami"
@@ -65,7 +68,7 @@ class Ec2:
                 return self._change(call)
             case "DescribeSpotPriceHistory":
                 return self._prices.spot_history(call)
-            case "DescribeInstances":
+            case "DescribeInstances" | "DescribeInstanceStatus":
                 return self._describe(call)
         self._require_visible(call)
         return forward(self._moto, call.environ)
@@ -78,26 +81,28 @@ class Ec2:
             if earlier != request:
                 raise ApiError("IdempotentParameterMismatch", "The token was used with other parameters.")
             return self._describe_again(call, ids)
-        self._check_launch(call)
-        answer = forward(self._moto, call.environ)
+        zone = self._zone(form)
+        self._check_launch(call, zone)
+        # moto takes the least number that would do, EC2 the greatest that it can.
+        own = {"Placement.AvailabilityZone": zone, "MinCount": form.get("MaxCount", "1")}
+        answer = forward_form(self._moto, call, {**form, **own})
         if answer.status != 200:
             return answer
         ids = re.findall(r"<instanceId>(i-[0-9a-f]+)</instanceId>", answer.body.decode())
         if token:
             self._tokens[token] = (ids, request)
         data = base64.b64decode(form["UserData"]) if form.get("UserData") else None
-        profile = form.get("IamInstanceProfile.Name") or form.get("IamInstanceProfile.Arn", "").rsplit("/", 1)[-1]
         for instance_id in ids:
             self._lives.begin(
                 instance_id,
-                profile=profile,
+                profile=profile(form),
                 shutdown_behaviour=form.get("InstanceInitiatedShutdownBehavior", "stop"),
                 user_data=data,
                 is_one_time=_is_one_time(form),
             )
         return Answer(answer.body.replace(b"<name>running</name>", b"<name>pending</name>"), 200, answer.headers)
 
-    def _check_launch(self, call: Call) -> None:
+    def _check_launch(self, call: Call, zone: str) -> None:
         """What EC2 refuses before there is an instance; faults come after what is wrong with the request itself."""
         from moto.ec2.models.instance_types import INSTANCE_TYPES
 
@@ -108,11 +113,20 @@ class Ec2:
             raise ApiError("OptInRequired", f"This emulated account has one region: {self._world.region}.", 401)
         if kind not in INSTANCE_TYPES:
             raise ApiError("InvalidParameterValue", f"Invalid value '{kind}' for InstanceType.")
+        if not image.startswith("ami-"):
+            raise ApiError("InvalidAMIID.Malformed", f'Invalid id: "{image}" (expecting "ami-...")')
         if image not in self._lives.backend().amis:
             raise ApiError("InvalidAMIID.NotFound", f"The image id '[{image}]' does not exist")
-        if len(base64.b64decode(form.get("UserData", ""))) > _MAX_USER_DATA:
-            raise ApiError("InvalidParameterValue", "User data is limited to 16384 bytes")
-        zone = self._zone(form)
+        supported = INSTANCE_TYPES[kind]["ProcessorInfo"]["SupportedArchitectures"]
+        if (architecture := self._lives.backend().amis[image].architecture) not in supported:
+            said = f"The architecture '{supported[-1]}' of the specified instance type does not match the architecture"
+            raise ApiError("InvalidParameterValue", f"{said} '{architecture}' of the specified AMI.")
+        if (name := profile(form)) and not self._lives.has_profile(name):
+            said = f"Value ({name}) for parameter iamInstanceProfile.name is invalid."
+            raise ApiError("InvalidParameterValue", f"{said} Invalid IAM Instance Profile name")
+        if zone not in self._prices.zones:
+            raise ApiError("InvalidParameterValue", f"Invalid availability zone: [{zone}]")
+        _check_user_data(form.get("UserData", ""))
         seen = {"market": market, "type": kind, "zone": zone}
         if self._world.faults.take("unsupported", **seen) or not self._prices.is_offered(kind, zone):
             raise ApiError("Unsupported", f"Your requested instance type ({kind}) is not supported in {zone}.")
@@ -121,12 +135,15 @@ class Ec2:
             raise ApiError(code, "You have requested more than your current quota allows.")
         if market == "spot":
             limit, price = form.get("InstanceMarketOptions.SpotOptions.MaxPrice"), self._prices.spot_now(kind, zone)
-            if self._world.faults.take("max-price", **seen) or (limit and price and Decimal(limit) < price):
+            if self._world.faults.take("max-price", **seen) or (limit and price and _dollars(limit) < price):
                 raise ApiError("SpotMaxPriceTooLow", f"Your Spot request price is lower than the minimum of {price}.")
         if self._world.faults.take("no-capacity", **seen):
             raise ApiError(
                 "InsufficientInstanceCapacity", f"We currently do not have sufficient {kind} capacity in {zone}.", 500
             )
+        for code, status in LAUNCH_ERRORS.items():
+            if self._world.faults.take("launch-error", code=code, **seen):
+                raise ApiError(code, "The launch was refused on purpose.", status)
 
     def _describe_again(self, call: Call, ids: Sequence[str]) -> Answer:
         """The same token: the answer that DescribeInstances gives, in RunInstances' words."""
@@ -153,13 +170,11 @@ class Ec2:
                 self._lives.start(instance)
             elif call.action == "RebootInstances":
                 self._lives.reboot(instance)
-        from runctl_action.emulator.wire import as_ec2_xml
-
         if call.action == "RebootInstances":
             return as_ec2_xml(call.action, "<return>true</return>")
         items = "".join(
-            f"<item><instanceId>{i.id}</instanceId><currentState><name>{i.state}</name></currentState>"
-            f"<previousState><name>{before[i.id]}</name></previousState></item>"
+            f"<item><instanceId>{i.id}</instanceId><currentState>{_state(i.state)}</currentState>"
+            f"<previousState>{_state(before[i.id])}</previousState></item>"
             for i in found
         )
         return as_ec2_xml(call.action, f"<instancesSet>{items}</instancesSet>")
@@ -176,7 +191,7 @@ class Ec2:
                     "IncorrectInstanceState",
                     f"The instance '{instance.id}' is not in a state from which it can be changed: {instance.state}.",
                 )
-            if action == "StopInstances" and instance.market == "spot":
+            if action == "StopInstances" and instance.is_one_time:
                 raise ApiError(
                     "UnsupportedOperation",
                     f"You can't stop the Spot Instance '{instance.id}' because it is associated with a one-time "
@@ -194,8 +209,9 @@ class Ec2:
         root = ElementTree.fromstring(answer.body)  # noqa: S314  - moto wrote it
         for parent in root.iter():
             for item in list(parent):
-                shown = item.find("{*}instanceId")
-                if shown is not None and shown.text in hidden:
+                shown = item.findall("{*}instanceId") or item.findall("{*}instancesSet/{*}item/{*}instanceId")
+                # A reservation goes with the last of its instances.
+                if shown and all(instance_id.text in hidden for instance_id in shown):
                     parent.remove(item)
         return Answer(ElementTree.tostring(root), 200, answer.headers)
 
@@ -207,6 +223,8 @@ class Ec2:
                 call.action == "CreateTags" and value.startswith("i-") and key.startswith("ResourceId.")
             ):
                 continue
+            if not re.fullmatch(r"i-([0-9a-f]{8}|[0-9a-f]{17})", value):
+                raise ApiError("InvalidInstanceID.Malformed", f'Invalid id: "{value}"')
             instance = self._world.instances.get(value)
             if instance is None or instance.visible_at > time.monotonic():
                 raise ApiError("InvalidInstanceID.NotFound", f"The instance ID '{value}' does not exist")
@@ -219,7 +237,33 @@ class Ec2:
             for found in zones.values():
                 if found.id == subnet:
                     return str(found.availability_zone)
-        return form.get("Placement.AvailabilityZone") or f"{self._world.region}a"
+        if subnet:
+            raise ApiError("InvalidSubnetID.NotFound", f"The subnet ID '{subnet}' does not exist")
+        if zone := form.get("Placement.AvailabilityZone"):
+            return zone
+        # EC2 chooses: a zone that has the type, where there is one.
+        kind = form.get("InstanceType", "")
+        return next((z for z in self._prices.zones if self._prices.is_offered(kind, z)), self._prices.zones[0])
+
+
+def _check_user_data(encoded: str) -> None:
+    try:
+        data = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        raise ApiError("InvalidParameterValue", "Invalid BASE64 encoding of user data.") from None
+    if len(data) > _MAX_USER_DATA:
+        raise ApiError("InvalidParameterValue", "User data is limited to 16384 bytes")
+
+
+def _dollars(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise ApiError("InvalidParameterValue", f"Invalid value '{text}' for spot instance price.") from None
+
+
+def _state(name: str) -> str:
+    return f"<code>{CODES[name]}</code><name>{name}</name>"
 
 
 def _is_one_time(form: Mapping[str, str]) -> bool:

@@ -5,6 +5,7 @@ At the launch
     unsupported[:type=TYPE][,zone=ZONE]                            RunInstances: Unsupported
     quota[:market=…][,type=TYPE]                                   MaxSpotInstanceCountExceeded, VcpuLimitExceeded
     max-price[:type=TYPE][,zone=ZONE]                              RunInstances: SpotMaxPriceTooLow
+    launch-error:code=CODE[,market=…][,type=TYPE][,zone=ZONE]      RunInstances: that code of EC2's
     no-user-data                                                   the boot timer is never armed
     never-online                                                   SSM does not get to know the host
     not-executing                                                  SSM knows the host, and commands stay InProgress
@@ -38,12 +39,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ON_HOSTS = ("spot-notice", "reclaim", "die", "freeze", "disk-full", "network-cut")
+# EC2's codes for a launch that have no kind of their own, and the HTTP status of each.
+LAUNCH_ERRORS = {
+    "UnfulfillableCapacity": 500,
+    "InsufficientFreeAddressesInSubnet": 400,
+    "InstanceLimitExceeded": 400,
+    "RequestLimitExceeded": 503,
+    "InternalError": 500,
+    "UnauthorizedOperation": 403,
+    "InvalidParameterValue": 400,
+}
 _PHASES = ("booting", "syncing", "installing", "training", "collecting")
 _CONDITIONS = {
     "no-capacity": ("market", "type", "zone"),
     "unsupported": ("type", "zone"),
     "quota": ("market", "type"),
     "max-price": ("type", "zone"),
+    "launch-error": ("code", "market", "type", "zone"),
     "no-user-data": (),
     "never-online": (),
     "not-executing": (),
@@ -65,8 +77,8 @@ _NUMBERS = {
     "s3-error": ("percent",),
     "s3-slow": ("seconds", "percent"),
 }
-_NEEDED = {"denied": "action", "lost-answer": "api"}
-_WORDS = {"market": ("spot", "on-demand"), "phase": _PHASES, "who": ("launcher", "host")}
+_NEEDED = {"launch-error": "code", "denied": "action", "lost-answer": "api"}
+_WORDS = {"code": tuple(LAUNCH_ERRORS), "market": ("spot", "on-demand"), "phase": _PHASES, "who": ("launcher", "host")}
 
 
 @dataclass
@@ -164,4 +176,8 @@ def _number(text: str, key: str, value: str) -> float:
         number = -1
     if not 0 <= number < float("inf"):
         raise ValueError(f"{text!r}: {key} is a number, not {value!r}")
+    if key == "percent" and number > 100:
+        raise ValueError(f"{text!r}: percent is at most 100")
+    if key == "times" and (number < 1 or number % 1):
+        raise ValueError(f"{text!r}: times is a whole number from 1, not {value!r}")
     return number

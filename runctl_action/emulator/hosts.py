@@ -22,23 +22,23 @@ from runctl_action.emulator.supervisor import AGENT_PATH, write_shims
 
 @dataclass
 class Execution:
-    """One script on a host. `code` as Popen gives it (negative: a signal); None with `error` when it did not start."""
+    """One script on a host. `code` as Popen gives it (negative: a signal); None with `error` when it did not start.
+    `stopped` is "timed-out" or "killed" when it did not end by itself, `is_lost` says that the host went down first."""
 
     id: str
     host: Host
+    script: Path
     done: threading.Event = field(default_factory=threading.Event)
     code: int | None = None
     error: str | None = None
-    timed_out: bool = False
+    stopped: str = ""
+    out: bytes = b""
+    err: bytes = b""
     is_lost: bool = False
 
     def kill(self) -> None:
         """SIGKILL to its process group, as the agent does; whoever left the group survives."""
         self.host.send({"op": "kill", "execution": self.id})
-
-    def output(self, name: str) -> bytes:
-        """What it has written to "out" or "err"."""
-        return (self.host.directory / "commands" / f"{self.id}.{name}").read_bytes()
 
 
 class Host:
@@ -66,6 +66,7 @@ class Host:
         self._has_small_disk = has_small_disk
         self._supervisor: subprocess.Popen[str] | None = None
         self._executions: dict[str, Execution] = {}
+        self._sending = threading.Lock()
         self._booted_before = False
         self._checked = threading.Event()
         self._unsafe = ""
@@ -81,7 +82,7 @@ class Host:
 
     def boot(self) -> None:
         """Starts the supervisor, proves that the shims resolve first, runs the user data; else raises RuntimeError."""
-        for name in ("commands", "var/lib/runctl", "var/log"):
+        for name in ("var/lib/runctl", "var/log"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         shims = write_shims(self.directory)
         if _python_is_too_old() and not (shims / "python3").exists():
@@ -93,7 +94,8 @@ class Host:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
             env={"PATH": self.path, "LANG": "C.UTF-8"},
         )  # fmt: skip
-        threading.Thread(target=self._listen, args=(self._supervisor,), daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(self._supervisor,), daemon=True)
+        self._listener.start()
         self.send({"op": "configure", "seconds_per_minute": self._seconds_per_minute})
         if not self._checked.wait(10) or self._unsafe:
             self.halt()
@@ -116,9 +118,9 @@ class Host:
         except subprocess.TimeoutExpired:
             supervisor.kill()
             supervisor.wait()
-        for execution in list(self._executions.values()):
-            execution.is_lost = True
-            execution.done.set()
+        self._listener.join()  # what had ended by itself is told first
+        while self._executions:
+            self._lose(self._executions.popitem()[1])
 
     def destroy(self) -> None:
         """Ends every process and takes the disk away."""
@@ -130,27 +132,40 @@ class Host:
         self.send({"op": "fill_disk"})
 
     def run_script(
-        self, script: str, *, timeout_seconds: float, environment: Mapping[str, str], working_directory: str
+        self, script: str, *, at: str, timeout_seconds: float, environment: Mapping[str, str], working_directory: str
     ) -> Execution:
-        """Starts `sh -c <file of the script>` (a shebang is honoured); the execution tells how it ends."""
-        execution = Execution(id=str(next(self._ids)), host=self)
-        self._executions[execution.id] = execution
-        path = self.directory / "commands" / f"{execution.id}.sh"
+        """Writes the script to `at` on the host's disk and starts `sh -c <that file>` (a shebang is honoured); the
+        execution tells how it ends. Its output goes beside it."""
+        path = self.directory / at
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(script, encoding="utf-8", errors="surrogateescape")
         path.chmod(0o700)
-        request = {"op": "run", "execution": execution.id, "argv": ["sh", "-c", str(path)], "cwd": working_directory}
-        self.send(request | {"env": self.environment() | dict(environment), "timeout": timeout_seconds})
+        execution = Execution(id=str(next(self._ids)), host=self, script=path)
+        self._executions[execution.id] = execution
+        request = {"op": "run", "execution": execution.id, "script": str(path), "cwd": working_directory}
+        env = self.environment() | dict(environment)
+        if not self.send(request | {"env": env, "timeout": timeout_seconds}):
+            self._lose(execution)
         return execution
 
-    def send(self, request: Mapping[str, Any]) -> None:
+    def send(self, request: Mapping[str, Any]) -> bool:
+        """False when the host is down."""
         supervisor = self._supervisor
         if supervisor is None or supervisor.stdin is None:
-            return
+            return False
         try:
-            supervisor.stdin.write(json.dumps(request) + "\n")
-            supervisor.stdin.flush()
+            with self._sending:
+                supervisor.stdin.write(json.dumps(request) + "\n")
+                supervisor.stdin.flush()
         except (BrokenPipeError, ValueError):
             self._unsafe = self._unsafe or "its supervisor is gone"
+            return False
+        return True
+
+    def _lose(self, execution: Execution) -> None:
+        self._executions.pop(execution.id, None)
+        execution.is_lost = True
+        execution.done.set()
 
     def _listen(self, supervisor: subprocess.Popen[str]) -> None:
         assert supervisor.stdout is not None
@@ -160,7 +175,10 @@ class Host:
                 if event["event"] == "end":
                     execution = self._executions.pop(event["id"])
                     execution.code, execution.error = event["code"], event["error"]
-                    execution.timed_out = event["timed_out"]
+                    execution.stopped = event["stopped"]
+                    if execution.error is None:  # now: the disk may be gone in a moment
+                        execution.out = execution.script.with_name("stdout").read_bytes()
+                        execution.err = execution.script.with_name("stderr").read_bytes()
                     execution.done.set()
                 elif event["event"] == "unsafe":
                     self._unsafe = f"{event['name']} is {event['found']}"
@@ -175,7 +193,13 @@ class Host:
         for index, (kind, text) in enumerate(_parts(self._user_data or b"")):
             if kind == "script" and self._booted_before:
                 continue
-            execution = self.run_script(text, timeout_seconds=3600, environment={}, working_directory="/")
+            execution = self.run_script(
+                text,
+                at=f"var/lib/cloud/instance/scripts/part-{index:03}/script",
+                timeout_seconds=3600,
+                environment={},
+                working_directory="/",
+            )
             if kind == "boothook":
                 execution.done.wait(30)
             if execution.error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -12,12 +14,14 @@ from runctl_action.emulator.state import ACCOUNT, Credential, EmulatedInstance, 
 
 Answer = tuple[int, str]
 
+_MAX_TTL_SECONDS = 21_600
+
 
 class Imds:
     def __init__(self, world: World, lives: Lives) -> None:
         self._world = world
         self._lives = lives
-        self._tokens: dict[str, str] = {}
+        self._tokens: dict[str, tuple[str, float]] = {}
 
     def handle(self, instance_id: str, method: str, path: str, headers: Mapping[str, str]) -> Answer:
         """(status, body) of a request to `path` (without the leading slash) by the host `instance_id`."""
@@ -25,13 +29,17 @@ class Imds:
         if instance is None or instance.state not in {"pending", "running"}:
             return 404, ""
         if method == "PUT" and path == "latest/api/token":
-            if not headers.get("X-aws-ec2-metadata-token-ttl-seconds", "").isdigit():
+            ttl = headers.get("X-aws-ec2-metadata-token-ttl-seconds", "")
+            if not re.fullmatch(r"[0-9]{1,5}", ttl) or not 1 <= int(ttl) <= _MAX_TTL_SECONDS:
                 return 400, ""
             token = secrets.token_urlsafe(24)
-            self._tokens[token] = instance_id
+            self._tokens[token] = instance_id, time.monotonic() + int(ttl)
             return 200, token
-        if self._tokens.get(headers.get("X-aws-ec2-metadata-token", "")) != instance_id:
+        owner, ends_at = self._tokens.get(headers.get("X-aws-ec2-metadata-token", ""), ("", 0.0))
+        if owner != instance_id or time.monotonic() > ends_at:
             return 401, ""
+        if method not in {"GET", "HEAD"}:
+            return 405, ""
         found = self._tree(instance).get(path.rstrip("/"))
         return (200, found) if found is not None else (404, "")
 
@@ -52,7 +60,15 @@ class Imds:
             )
         if instance.notice_at:
             tree["spot/instance-action"] = json.dumps({"action": "terminate", "time": instance.notice_at})
-        identity = {"instanceId": instance.id, "instanceType": instance.type, "region": region, "accountId": ACCOUNT}
+        identity = {
+            "instanceId": instance.id,
+            "instanceType": instance.type,
+            "imageId": instance.image_id,
+            "availabilityZone": instance.zone,
+            "region": region,
+            "accountId": ACCOUNT,
+            "version": "2017-09-30",
+        }
         return {f"latest/meta-data/{path}": value for path, value in tree.items()} | {
             "latest/dynamic/instance-identity/document": json.dumps(identity)
         }

@@ -11,7 +11,7 @@ from runctl_action.emulator.faults import ON_HOSTS, Fault
 from runctl_action.emulator.hosts import Host
 from runctl_action.emulator.state import ACCOUNT, EmulatedInstance, World, in_background
 
-_CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 USER, GUEST = "Client.UserInitiatedShutdown", "Client.InstanceInitiatedShutdown"
 RECLAIM, INTERNAL = "Server.SpotInstanceTermination", "Server.InternalError"
 _SAID = {
@@ -34,7 +34,7 @@ class Lives:
     ) -> None:
         """moto has made the instance: it is pending, and boots after its delay."""
         moto = self.moto(instance_id)
-        role = self._role(profile)
+        role = self.role(profile)
         host = Host(
             instance_id,
             self._world.directory / instance_id,
@@ -59,6 +59,7 @@ class Lives:
             image_id=moto.image_id,
             host=host,
             visible_at=time.monotonic() + self._world.delays.visible,
+            is_one_time=is_one_time,
         )
         with self._world.lock:
             self._show(instance, "pending")
@@ -124,6 +125,24 @@ class Lives:
 
         return ec2_backends[ACCOUNT][self._world.region]
 
+    def tags(self, instance_id: str) -> dict[str, str]:
+        """None of an instance that is not there."""
+        is_there = instance_id in self._world.instances
+        return {tag["key"]: tag["value"] for tag in self.moto(instance_id).get_tags()} if is_there else {}
+
+    def has_profile(self, profile: str) -> bool:
+        from moto.iam.models import iam_backends
+
+        return any(found.name == profile for found in iam_backends[ACCOUNT]["aws"].instance_profiles.values())
+
+    def role(self, profile: str) -> Any:
+        """moto's record of an instance profile's role; None without one."""
+        from moto.iam.models import iam_backends
+
+        found: Iterable[Any] = iam_backends[ACCOUNT]["aws"].instance_profiles.values()
+        match = next((p for p in found if p.name == profile), None)
+        return match.roles[0] if match and match.roles else None
+
     def credentials(self, instance: EmulatedInstance) -> Any:
         """Temporary credentials of the instance's role, as its metadata service hands them out: six hours."""
         known = [
@@ -165,7 +184,7 @@ class Lives:
     def _show(self, instance: EmulatedInstance, state: str) -> None:
         instance.state = state
         moto = self.moto(instance.id)
-        moto._state.name, moto._state.code = state, _CODES[state]  # noqa: SLF001  - there is no other way to set it
+        moto._state.name, moto._state.code = state, CODES[state]  # noqa: SLF001  - there is no other way to set it
 
     def _on_power(self, instance_id: str, event: str) -> None:
         instance = self._world.instances[instance_id]
@@ -196,10 +215,3 @@ class Lives:
             case "network-cut":
                 instance.is_cut_off = True
                 in_background(lambda: setattr(instance, "is_cut_off", False), fault.number("seconds", 60))
-
-    def _role(self, profile: str) -> Any:
-        from moto.iam.models import iam_backends
-
-        found: Iterable[Any] = iam_backends[ACCOUNT]["aws"].instance_profiles.values()
-        match = next((p for p in found if p.name == profile), None)
-        return match.roles[0] if match and match.roles else None

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _OPERATORS = {"StringEquals", "StringLike", "StringNotEquals", "Bool"}
+# Without a default value (`${aws:userid, 'nobody'}`), and none of the escapes ${*}, ${?} and ${$}.
+_VARIABLE = re.compile(r"[A-Za-z0-9-]+:[A-Za-z0-9:/._-]+")
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,16 @@ EVERYTHING = Policy((Statement(allow=True, actions=("*",), resources=("*",), con
 
 
 def parse(document: Mapping[str, Any]) -> Policy:
-    """Raises ValueError for an element or operator that is not understood."""
+    """Raises ValueError for an element, operator or variable that is not understood, or one that is missing."""
     found = []
-    for statement in _listed(document["Statement"]):
+    for statement in _listed(document.get("Statement", ())):
         if unknown := set(statement) - {"Sid", "Effect", "Action", "Resource", "Condition"}:
             raise ValueError(f"a policy with {', '.join(sorted(unknown))} is not understood here")
+        if missing := {"Effect", "Action", "Resource"} - set(statement):
+            raise ValueError(f"a policy's statement has no {', '.join(sorted(missing))}")
+        if statement["Effect"] not in {"Allow", "Deny"}:
+            raise ValueError(f"a policy's effect is Allow or Deny, not {statement['Effect']!r}")
+        _require_known_variables(document, statement)
         conditions = []
         for operator, tests in statement.get("Condition", {}).items():
             if operator not in _OPERATORS:
@@ -58,6 +65,17 @@ def parse(document: Mapping[str, Any]) -> Policy:
     return Policy(tuple(found))
 
 
+def _require_known_variables(document: Mapping[str, Any], statement: Mapping[str, Any]) -> None:
+    texts = [*_listed(statement["Resource"])]
+    for tests in statement.get("Condition", {}).values():
+        texts += [str(value) for values in tests.values() for value in _listed(values)]
+    if variables := {name for text in texts for name in re.findall(r"\$\{([^}]*)\}", text)}:
+        if document.get("Version") != "2012-10-17":
+            raise ValueError("a policy has variables only with Version 2012-10-17")
+        if unknown := {name for name in variables if not _VARIABLE.fullmatch(name)}:
+            raise ValueError(f"a policy's variable {', '.join(sorted(unknown))} is not understood here")
+
+
 def _applies(statement: Statement, action: str, resource: str, context: Mapping[str, str]) -> bool:
     return (
         any(_like(pattern.lower(), action.lower()) for pattern in statement.actions)
@@ -68,7 +86,7 @@ def _applies(statement: Statement, action: str, resource: str, context: Mapping[
 
 def _holds(operator: str, seen: str | None, values: Sequence[str], context: Mapping[str, str]) -> bool:
     if operator == "StringNotEquals":
-        return seen not in values
+        return seen not in [_filled(value, context) for value in values]
     if seen is None:
         return False
     if operator == "Bool":

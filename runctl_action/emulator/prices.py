@@ -42,6 +42,11 @@ class Prices:
         zones = RegionsAndZonesBackend.zones[world.region]
         self._zone_ids = {zone.name: zone.zone_id for zone in zones}
 
+    @property
+    def zones(self) -> tuple[str, ...]:
+        """The names of the region's zones."""
+        return tuple(self._zone_ids)
+
     def is_offered(self, kind: str, zone: str) -> bool:
         """Whether the type is in the zone; of a type without figures nothing is known, so it is."""
         return kind not in SPOT or self._zone_ids.get(zone) in SPOT[kind]
@@ -66,7 +71,7 @@ class Prices:
         ]
         found = [c for kind in kinds for zone in zones for c in self._changes(kind, zone, start, min(end, now))]
         found.sort(key=lambda change: change.since, reverse=True)
-        first = int(form.get("NextToken") or 0)
+        first = _place(form.get("NextToken"), "InvalidNextToken")
         size = int(form.get("MaxResults") or _PAGE)
         items = "".join(
             f"<item><instanceType>{c.kind}</instanceType><productDescription>{_PRODUCT}</productDescription>"
@@ -95,7 +100,8 @@ class Prices:
                 raise ApiError("InvalidParameterException", f"The filter type {item.get('Type')} is not emulated.")
             wanted.append((item["Field"], item["Value"]))
         found = [p for p in _products() if p["serviceCode"] == service and all(_matches(p, f, v) for f, v in wanted)]
-        first, size = int(body.get("NextToken") or 0), min(100, int(body.get("MaxResults") or 100))
+        first = _place(body.get("NextToken"), "InvalidNextTokenException")
+        size = min(100, int(body.get("MaxResults") or 100))
         answer: dict[str, Any] = {
             "FormatVersion": "aws_v1",
             "PriceList": [json.dumps(p) for p in found[first : first + size]],
@@ -207,6 +213,13 @@ def _filters(form: Mapping[str, str]) -> dict[str, set[str]]:
                 raise ApiError("InvalidParameterValue", f"The filter '{name}' is not emulated.")
             found[name].add(value)
     return found
+
+
+def _place(token: str | None, code: str) -> int:
+    """Where a page begins."""
+    if token and not token.isdecimal():
+        raise ApiError(code, "The token is not valid.")
+    return int(token or 0)
 
 
 def _time(text: str | None, default: datetime) -> datetime:

@@ -8,6 +8,8 @@ import re
 import time
 import zlib
 from collections.abc import Callable
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 from runctl_action.emulator.state import World
 from runctl_action.emulator.wire import Answer, ApiError, Call, Wsgi, forward
@@ -30,15 +32,25 @@ class S3:
             time.sleep(slow.number("seconds", 1))
         if self._world.faults.take("s3-error", key=key, method=call.method):
             raise ApiError("InternalError", "We encountered an internal error. Please try again.", 500)
-        if call.method == "PUT":
+        if call.method == "PUT" or "delete" in call.query:
             check_integrity(call)
         answer = forward(self._moto, call.environ)
+        if answer.status == 404 and key and call.method in {"GET", "HEAD"}:
+            self._hide_what_is_missing(call)
         caller = self._world.caller(call.access_key)
         if caller is not None and call.method == "PUT" and key.endswith("/status.json") and answer.status == 200:
             found = re.search(rb'"phase":"([a-z]+)","at"', call.body)
             if found:
                 self._on_status(caller.id, found[1].decode())
         return answer
+
+    def _hide_what_is_missing(self, call: Call) -> None:
+        """Who may not list is not told that a key is not there (S3 API reference, GetObject, "Permissions")."""
+        credential = self._world.credentials[call.access_key]
+        bucket, key = split(call)
+        context = {"aws:userid": credential.userid, "s3:prefix": key}
+        if not credential.policy.allows("s3:ListBucket", f"arn:aws:s3:::{bucket}", context):
+            raise ApiError("AccessDenied", "Access Denied", 403)
 
 
 def split(call: Call) -> tuple[str, str]:
@@ -52,24 +64,62 @@ def split(call: Call) -> tuple[str, str]:
     return bucket, key
 
 
-def action_and_resource(call: Call) -> tuple[str, str]:
-    """IAM's names for a request (S3 user guide, "Actions, resources, and condition keys")."""
+def needs(call: Call) -> list[tuple[str, str]]:
+    """(action, resource) of all that a request does, in IAM's names (S3 user guide, "Actions, resources, and condition
+    keys"). What is not known gets a name that no policy has. Raises ApiError MalformedXML."""
     bucket, key = split(call)
+    if not bucket:
+        return [("s3:ListAllMyBuckets", "*")]
+    resource = f"arn:aws:s3:::{bucket}"
     if not key:
-        if call.method == "PUT":
-            action = "CreateBucket" if not call.query else f"PutBucket{next(iter(call.query)).capitalize()}"
-        elif call.method == "DELETE":
-            action = "DeleteBucket"
-        else:
-            # Settings of a bucket have their own actions; what is left is a listing, HEAD included.
-            other = {"location": "GetBucketLocation", "encryption": "GetEncryptionConfiguration"}
-            action = next((name for query, name in other.items() if query in call.query), "ListBucket")
-        return f"s3:{action}", f"arn:aws:s3:::{bucket}"
-    if call.method == "DELETE":
-        action = "AbortMultipartUpload" if "uploadId" in call.query else "DeleteObject"
-    else:
-        action = "GetObject" if call.method in {"GET", "HEAD"} else "PutObject"
-    return f"s3:{action}", f"arn:aws:s3:::{bucket}/{key}"
+        if call.method == "POST":
+            # A list of keys to delete, or a browser's form, which may name any key.
+            keys = _deleted_keys(call) if "delete" in call.query else None
+            return [("s3:PutObject", f"{resource}/*")] if keys is None else [
+                ("s3:DeleteObject", f"{resource}/{key}") for key in keys
+            ]  # fmt: skip
+        return [(f"s3:{_bucket_action(call)}", resource)]
+    found = [(f"s3:{_object_action(call)}", f"{resource}/{key}")]
+    if source := call.header("X-Amz-Copy-Source"):
+        found.append(("s3:GetObject", "arn:aws:s3:::" + unquote(source).lstrip("/").partition("?versionId=")[0]))
+    return found
+
+
+_LISTING = {
+    "list-type", "prefix", "delimiter", "marker", "max-keys", "encoding-type", "continuation-token", "start-after",
+    "fetch-owner", "x-id",
+}  # fmt: skip
+
+
+def _bucket_action(call: Call) -> str:
+    asked = [name for name in call.query if name not in _LISTING and not name.startswith("X-Amz-")]
+    if not asked:
+        return {"PUT": "CreateBucket", "DELETE": "DeleteBucket"}.get(call.method, "ListBucket")
+    if call.method in {"GET", "HEAD"} and asked[0] in {"uploads", "versions"}:
+        return {"uploads": "ListBucketMultipartUploads", "versions": "ListBucketVersions"}[asked[0]]
+    verb = {"PUT": "Put", "DELETE": "Delete"}.get(call.method, "Get")
+    own = {"encryption": "EncryptionConfiguration", "lifecycle": "LifecycleConfiguration"}
+    return verb + own.get(asked[0], f"Bucket{asked[0].capitalize()}")
+
+
+def _object_action(call: Call) -> str:
+    verb = {"GET": "Get", "HEAD": "Get", "DELETE": "Delete"}.get(call.method, "Put")
+    if "uploadId" in call.query and verb != "Put":
+        return "AbortMultipartUpload" if verb == "Delete" else "ListMultipartUploadParts"
+    if "restore" in call.query:
+        return "RestoreObject"
+    parts = {"acl": "Acl", "tagging": "Tagging", "retention": "Retention", "legal-hold": "LegalHold"}
+    parts |= {"attributes": "Attributes", "torrent": "Torrent"}
+    part = next((word for name, word in parts.items() if name in call.query), "")
+    return f"{verb}Object{'Version' if 'versionId' in call.query else ''}{part}"
+
+
+def _deleted_keys(call: Call) -> list[str]:
+    try:
+        root = ElementTree.fromstring(call.body)  # noqa: S314  - from who has an access key
+    except ElementTree.ParseError as error:
+        raise ApiError("MalformedXML", f"The XML you provided was not well-formed: {error}") from None
+    return [found.text or "" for found in root.iterfind("{*}Object/{*}Key")]
 
 
 def check_integrity(call: Call) -> None:
@@ -78,8 +128,9 @@ def check_integrity(call: Call) -> None:
     if (wanted := call.header("Content-MD5")) and wanted != _base64(hashlib.md5(data, usedforsecurity=False).digest()):
         raise ApiError("BadDigest", "The Content-MD5 you specified did not match what we received.", 400)
     for name, compute in _CHECKSUMS.items():
-        wanted = trailers.get(f"x-amz-checksum-{name}") or call.header(f"x-amz-checksum-{name}")
-        if wanted and "-" not in wanted and wanted != _base64(compute(data)):
+        header = f"x-amz-checksum-{name}"
+        wanted = trailers.get(header) or call.header(header) or call.query.get(header, "")
+        if wanted and wanted != _base64(compute(data)):
             raise ApiError("BadDigest", f"The {name.upper()} you specified did not match the calculated checksum.", 400)
 
 

@@ -18,7 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from runctl_action.emulator import policies, s3, signing, wire
+from runctl_action.emulator import access, policies, s3, signing, wire
 from runctl_action.emulator.ec2 import Ec2
 from runctl_action.emulator.faults import Faults
 from runctl_action.emulator.imds import Imds
@@ -84,6 +84,7 @@ class Emulator:
         self._environ = environ
 
     def __enter__(self) -> Emulator:
+        from moto.core.base_backend import BackendDict
         from moto.core.model_instances import reset_model_data
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import WSGIRequestHandler, make_server
@@ -93,6 +94,7 @@ class Emulator:
                 return
 
         logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
+        BackendDict.reset()
         reset_model_data()
         self._moto: wire.Wsgi = DomainDispatcherApplication(create_backend_app)
         self._lives = Lives(self.world)
@@ -129,6 +131,7 @@ class Emulator:
             "AWS_ACCESS_KEY_ID": self._launcher.access_key,
             "AWS_SECRET_ACCESS_KEY": self._launcher.secret,
             "AWS_REGION": self.world.region,
+            "AWS_DEFAULT_REGION": self.world.region,
             "RUNCTL_BUCKET": BUCKET,
             "RUNCTL_INSTANCE_PROFILE": PROFILE,
         }
@@ -183,8 +186,8 @@ class Emulator:
 
     def _handle(self, call: Call) -> Answer:
         """Who is it, may they, does it go wrong on purpose; then the service itself."""
-        if call.action != "AssumeRoleWithWebIdentity":
-            self._authenticate(call)
+        if (call.service, call.action) != ("sts", "AssumeRoleWithWebIdentity"):
+            self._authorise(call, self._authenticate(call))
         if self.world.faults.take("throttle", api=call.action):
             raise ApiError(
                 _THROTTLED.get(call.service, "Throttling"), "Rate exceeded", 503 if call.service != "ssm" else 400
@@ -202,9 +205,12 @@ class Emulator:
                 found = self._sts.handle(call)
                 if found is not None:
                     return found
+        if call.path.startswith("/moto-api"):
+            raise ApiError("AccessDenied", "There is no such path in AWS.", 403)
         return wire.forward(self._moto, call.environ)
 
-    def _authenticate(self, call: Call) -> None:
+    def _authenticate(self, call: Call) -> Credential:
+        """Whose signature it is. Raises ApiError when it is nobody's."""
         credential = self.world.credentials.get(call.access_key)
         is_host = credential is not None and credential.instance_id is not None
         if credential is not None and self.world.faults.take("expired", who="host" if is_host else "launcher"):
@@ -212,17 +218,24 @@ class Emulator:
         skew = self.world.faults.take("clock-skew") if is_host else None
         signing.check(call, credential, timedelta(minutes=skew.number("minutes", 60)) if skew else timedelta())
         assert credential is not None
-        action, resource = f"{call.service}:{call.action}", "*"
-        context = {"aws:userid": credential.userid}
-        if call.service == "s3":
-            action, resource = s3.action_and_resource(call)
-        if instance := self.world.caller(call.access_key):
-            if instance.state not in {"pending", "running"}:
-                raise ApiError("ExpiredToken", "The instance is gone, and its role's session with it.", 403)
-            context["ec2:sourceinstancearn"] = f"arn:aws:ec2:{self.world.region}:{ACCOUNT}:instance/{instance.id}"
-        if self.world.faults.take("denied", action=action) or not credential.policy.allows(action, resource, context):
-            said = f"User: {credential.arn} is not authorized to perform: {action} on resource: {resource}"
-            raise ApiError(_DENIED.get(call.service, "AccessDenied"), said, 403)
+        instance = self.world.caller(call.access_key)
+        if instance is not None and instance.state not in {"pending", "running"}:
+            raise signing.expired(call.service)
+        return credential
+
+    def _authorise(self, call: Call, credential: Credential) -> None:
+        """Raises ApiError, with the service's own code, unless everything that the call does is allowed."""
+        own = {"aws:userid": credential.userid, "aws:requestedregion": call.region}
+        if credential.instance_id:
+            instance = f"arn:aws:ec2:{self.world.region}:{ACCOUNT}:instance/{credential.instance_id}"
+            own["ec2:sourceinstancearn"] = instance
+        for asked in access.questions(call, self._lives.tags, self._lives.role):
+            may = credential.policy.allows(asked.action, asked.resource, {**own, **asked.context})
+            is_free = (call.service, call.action) == access.FREE
+            if self.world.faults.take("denied", action=asked.action) or not (may or is_free):
+                said = f"User: {credential.arn} is not authorized to perform: {asked.action}"
+                code = _DENIED.get(call.service, "AccessDenied")
+                raise ApiError(code, f"{said} on resource: {asked.resource}", 403)
 
     def _metadata(self, call: Call) -> Answer:
         _, _, instance_id, rest = call.path.split("/", 3)
@@ -304,4 +317,4 @@ def _uv_cache(environ: Mapping[str, str]) -> str:
         return str(Path(tempfile.gettempdir()) / "runctl-uv-cache")
 
 
-__all__ = ["BUCKET", "PROFILE", "Delays", "Emulator", "serve"]
+__all__ = ["BUCKET", "PROFILE", "Delays", "Emulator", "Faults", "own_directory", "serve"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -12,27 +13,35 @@ from runctl_action.emulator.state import Credential
 from runctl_action.emulator.wire import ApiError, Call
 
 _MAX_SKEW = timedelta(minutes=15)
+_MAX_EXPIRES_SECONDS = 604_800
 _AUTHORIZATION = re.compile(r"AWS4-HMAC-SHA256 Credential=([^,]+), ?SignedHeaders=([^,]+), ?Signature=([0-9a-f]{64})\Z")
+_IN_QUERY = ("X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders")
+# What each service calls them; the rest of AWS as STS does.
+_UNKNOWN_KEY = {
+    "s3": "InvalidAccessKeyId", "ec2": "AuthFailure", "ssm": "UnrecognizedClientException",
+    "pricing": "UnrecognizedClientException",
+}  # fmt: skip
+_BAD_SIGNATURE = {"ec2": "AuthFailure", "ssm": "InvalidSignatureException", "pricing": "InvalidSignatureException"}
 
 
 def check(call: Call, credential: Credential | None, skew: timedelta = timedelta()) -> None:
     """Raises ApiError: unknown or expired credentials, a wrong token, a clock that is off by `skew`, a signature that
     does not hold, a presigned URL that has expired."""
-    if credential is None:
-        code = "InvalidAccessKeyId" if call.service == "s3" else "AuthFailure" if call.service == "ec2" else ""
-        raise ApiError(code or "InvalidClientTokenId", "The security token included in the request is invalid.", 403)
     is_presigned = "X-Amz-Signature" in call.query
+    if call.service == "s3" and not is_presigned:
+        _require_version_4(call)
+    if credential is None:
+        code = _UNKNOWN_KEY.get(call.service, "InvalidClientTokenId")
+        raise ApiError(code, "The security token included in the request is invalid.", 403)
     token = call.query.get("X-Amz-Security-Token", "") if is_presigned else call.header("X-Amz-Security-Token")
     if token != (credential.token or ""):
-        raise ApiError(
-            "InvalidToken" if call.service == "s3" else "InvalidClientTokenId", "The token is not valid.", 403
-        )
+        code = {**_UNKNOWN_KEY, "s3": "InvalidToken"}.get(call.service, "InvalidClientTokenId")
+        raise ApiError(code, "The security token included in the request is invalid.", 403)
     now = datetime.now(UTC)
     if credential.expires_at is not None and credential.expires_at <= now:
         raise expired(call.service)
     if is_presigned:
-        signed_at, scope = call.query["X-Amz-Date"], call.query["X-Amz-Credential"]
-        names, signature = call.query["X-Amz-SignedHeaders"], call.query["X-Amz-Signature"]
+        signed_at, scope, names, signature = _of_query(call)
         if now > _moment(signed_at) + timedelta(seconds=int(call.query["X-Amz-Expires"])):
             raise ApiError("AccessDenied", "Request has expired", 403)
     else:
@@ -44,17 +53,48 @@ def check(call: Call, credential: Credential | None, skew: timedelta = timedelta
         if abs(_moment(signed_at) + skew - now) > _MAX_SKEW:
             code = "RequestTimeTooSkewed" if call.service == "s3" else "RequestExpired"
             raise ApiError(code, "The difference between the request time and the current time is too large.", 403)
+    _require_signed_headers(call, names.split(";"))
     payload = "UNSIGNED-PAYLOAD" if is_presigned else _payload_hash(call)
     canonical = "\n".join([call.method, _path(call), _query(call), _headers(call, names), names, payload])
     text = "\n".join(["AWS4-HMAC-SHA256", signed_at, scope.partition("/")[2], _sha256(canonical.encode())])
     if not hmac.compare_digest(_signature(credential.secret, scope, text), signature):
-        raise ApiError("SignatureDoesNotMatch", "The request signature does not match the one calculated.", 403)
+        code = _BAD_SIGNATURE.get(call.service, "SignatureDoesNotMatch")
+        raise ApiError(code, "The request signature does not match the one calculated.", 403)
 
 
 def expired(service: str) -> ApiError:
     """How each service says it."""
     code = {"ec2": "RequestExpired", "ssm": "ExpiredTokenException"}.get(service, "ExpiredToken")
     return ApiError(code, "The security token included in the request is expired", 400)
+
+
+def _require_version_4(call: Call) -> None:
+    """S3 has had others; and a request may be anonymous."""
+    authorization = call.header("Authorization")
+    if authorization.startswith("AWS ") or {"AWSAccessKeyId", "Signature"} <= call.query.keys():
+        said = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
+        raise ApiError("InvalidRequest", said, 400)
+    if not authorization:
+        raise ApiError("AccessDenied", "Access Denied", 403)
+
+
+def _of_query(call: Call) -> tuple[str, str, str, str]:
+    """A presigned URL's date, scope, signed headers and signature."""
+    query = call.query
+    if missing := [name for name in _IN_QUERY if not query.get(name)]:
+        raise ApiError("AuthorizationQueryParametersError", f"Query-string authentication needs {missing[0]}.", 400)
+    seconds = query["X-Amz-Expires"]
+    if not re.fullmatch(r"[0-9]{1,6}", seconds) or int(seconds) > _MAX_EXPIRES_SECONDS:
+        raise ApiError("AuthorizationQueryParametersError", "X-Amz-Expires must be less than a week in seconds.", 400)
+    return query["X-Amz-Date"], query["X-Amz-Credential"], query["X-Amz-SignedHeaders"], query["X-Amz-Signature"]
+
+
+def _require_signed_headers(call: Call, names: Sequence[str]) -> None:
+    """Else a header that changes what is done could be added to somebody's signed request."""
+    sent = (name[len("HTTP_") :].lower().replace("_", "-") for name in call.environ if name.startswith("HTTP_"))
+    amazons = {name for name in sent if name.startswith("x-amz-")} - {"x-amz-content-sha256"}
+    if "host" not in names or (call.service == "s3" and not amazons <= set(names)):
+        raise ApiError("AccessDenied", "There were headers present in the request which were not signed", 403)
 
 
 def _payload_hash(call: Call) -> str:

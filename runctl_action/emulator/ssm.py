@@ -14,14 +14,24 @@ from runctl_action.emulator.agent import Agents, Invocation, execution_timeout, 
 from runctl_action.emulator.ec2 import IMAGES
 from runctl_action.emulator.instances import Lives
 from runctl_action.emulator.state import EmulatedInstance, World
-from runctl_action.emulator.wire import Answer, ApiError, Call, Wsgi, as_json, forward
+from runctl_action.emulator.wire import Answer, ApiError, Call, Wsgi, as_json, forward, timestamp
 
 _DOCUMENT = "AWS-RunShellScript"
+_PLUGIN = "aws:runShellScript"
 _PARAMETERS = {"commands", "workingDirectory", "executionTimeout"}
 _MAX_BYTES = 97 * 1024
 # For a moment after SendCommand there is no invocation to get.
 _INCONSISTENT_SECONDS = 0.03
 _PING_SECONDS = 300
+# What DescribeInstanceInformation filters by, and the field that each looks at.
+_FILTERS = {
+    "InstanceIds": "InstanceId",
+    "PingStatus": "PingStatus",
+    "PlatformTypes": "PlatformType",
+    "AgentVersion": "AgentVersion",
+    "ResourceType": "ResourceType",
+}
+_MAX_PLUGIN_OUTPUT = 2500
 
 
 class Ssm:
@@ -41,14 +51,13 @@ class Ssm:
             case "GetCommandInvocation":
                 return as_json(_shown(self._invocation(body)))
             case "ListCommandInvocations":
-                return as_json({"CommandInvocations": [_listed(i, body) for i in self._matching(body)]})
+                listed = [_listed(i, has_details=bool(body.get("Details"))) for i in self._matching(body)]
+                return as_json(_page("CommandInvocations", listed, body))
             case "CancelCommand":
-                for invocation in self._command(body).values():
-                    if not invocation.is_over and body.get("InstanceIds", [invocation.instance.id]):
-                        invocation.cancel()
+                self._cancel(body)
                 return as_json({})
             case "DescribeInstanceInformation":
-                return as_json({"InstanceInformationList": [_information(i) for i in self._registered(body)]})
+                return as_json(_page("InstanceInformationList", self._registered(body), body))
             case "GetConnectionStatus":
                 found = self._world.instances.get(body.get("Target", ""))
                 is_there = found is not None and found.state == "running" and found.is_online and not found.is_frozen
@@ -96,6 +105,11 @@ class Ssm:
         ids, targets = body.get("InstanceIds") or [], body.get("Targets") or []
         if bool(ids) == bool(targets) or len(ids) > 50 or len(targets) > 5:
             raise ApiError("ValidationException", "Name InstanceIds (1 to 50) or Targets (1 to 5), and not both.")
+        if len(set(ids)) < len(ids):
+            raise ApiError("DuplicateInstanceId", "An instance is named twice.")
+        for target in targets:
+            if target.get("Key", "").lower() != "instanceids" and not target.get("Key", "").startswith("tag:"):
+                raise ApiError("InvalidTarget", f"The target key {target.get('Key')!r} is not InstanceIds or tag:NAME.")
         if ids:
             found = [self._world.instances.get(instance_id) for instance_id in ids]
             if any(instance is None or not _can_be_sent_to(instance) for instance in found):
@@ -109,12 +123,7 @@ class Ssm:
         tags = {tag["key"]: tag["value"] for tag in self._lives.moto(instance.id).get_tags()}
         for target in targets:
             key, values = target.get("Key", ""), target.get("Values", [])
-            if key.lower() == "instanceids":
-                seen = instance.id
-            elif key.startswith("tag:"):
-                seen = tags.get(key.removeprefix("tag:"), "")
-            else:
-                raise ApiError("InvalidTarget", f"The target key {key!r} is neither InstanceIds nor tag:NAME.")
+            seen = instance.id if key.lower() == "instanceids" else tags.get(key.removeprefix("tag:"))
             if seen not in values:
                 return False
         return True
@@ -130,8 +139,8 @@ class Ssm:
         def value(match: re.Match[str]) -> str:
             name = match[1].strip()
             found = store.get_parameter(name.removeprefix("ssm:")) if name.startswith("ssm:") else None
-            if found is None:
-                raise ApiError("InvalidParameters", f"The parameter {name!r} does not exist.")
+            if found is None or found.parameter_type == "SecureString":
+                raise ApiError("InvalidParameters", f"{name!r} is no parameter that a command can have.")
             return str(found.value)
 
         return re.sub(r"\{\{(.*?)\}\}", value, text, flags=re.DOTALL)
@@ -144,27 +153,56 @@ class Ssm:
 
     def _invocation(self, body: dict[str, Any]) -> Invocation:
         found = self._commands.get(body.get("CommandId", ""), {}).get(body.get("InstanceId", ""))
-        if found is None or time.monotonic() - found.requested_at < _INCONSISTENT_SECONDS:
+        if found is None or not _is_known_yet(found):
             raise ApiError("InvocationDoesNotExist", "The command and instance have no invocation.")
+        if body.get("PluginName", _PLUGIN) != _PLUGIN:
+            raise ApiError("InvalidPluginName", f"The plugin of {_DOCUMENT} is {_PLUGIN}.")
         return found
 
     def _matching(self, body: dict[str, Any]) -> list[Invocation]:
         commands = [self._command(body)] if body.get("CommandId") else list(self._commands.values())
-        wanted = body.get("InstanceId")
-        return [i for command in commands for i in command.values() if wanted in (None, i.instance.id)]
+        found = [i for command in commands for i in command.values() if _is_known_yet(i)]
+        if body.get("InstanceId"):
+            found = [i for i in found if i.instance.id == body["InstanceId"]]
+        for condition in body.get("Filters") or ():
+            if condition["key"] != "Status":
+                raise ApiError("InvalidFilterKey", f"The filter {condition['key']!r} is not emulated.")
+            found = [i for i in found if i.status == condition["value"]]
+        return found
 
-    def _registered(self, body: dict[str, Any]) -> list[EmulatedInstance]:
-        ids: set[str] | None = None
-        for condition in [*body.get("Filters", ()), *body.get("InstanceInformationFilterList", ())]:
-            key = condition.get("Key") or condition.get("key")
-            if key != "InstanceIds":
-                raise ApiError("InvalidInstanceInformationFilterValue", f"The filter {key!r} is not emulated.")
-            ids = set(condition.get("Values") or condition.get("valueSet") or ())
-        return [i for i in self._world.instances.values() if i.pinged_at and (ids is None or i.id in ids)]
+    def _cancel(self, body: dict[str, Any]) -> None:
+        command = self._command(body)
+        ids = body.get("InstanceIds") or list(command)
+        if unknown := set(ids) - set(command):
+            raise ApiError("InvalidInstanceId", f"The command was not sent to {', '.join(sorted(unknown))}.")
+        for instance_id in ids:
+            command[instance_id].cancel()
+
+    def _registered(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        found = [_information(instance) for instance in self._world.instances.values() if instance.pinged_at]
+        for condition in [*(body.get("Filters") or ()), *(body.get("InstanceInformationFilterList") or ())]:
+            key, values = condition.get("Key") or condition.get("key"), condition.get("Values") or condition["valueSet"]
+            if key not in _FILTERS:
+                raise ApiError("InvalidFilterKey", f"The filter {key!r} is not emulated.")
+            found = [information for information in found if information[_FILTERS[key]] in values]
+        return found
 
 
 def _can_be_sent_to(instance: EmulatedInstance) -> bool:
     return instance.state == "running" and instance.is_online
+
+
+def _is_known_yet(invocation: Invocation) -> bool:
+    return time.time() - invocation.requested_at >= _INCONSISTENT_SECONDS
+
+
+def _page(name: str, items: Sequence[dict[str, Any]], body: dict[str, Any]) -> dict[str, Any]:
+    """Raises ApiError."""
+    token, size = str(body.get("NextToken") or "0"), int(body.get("MaxResults") or 50)
+    if not token.isdecimal():
+        raise ApiError("InvalidNextToken", "The specified token is not valid.")
+    end = int(token) + size
+    return {name: items[int(token) : end]} | ({"NextToken": str(end)} if end < len(items) else {})
 
 
 def _information(instance: EmulatedInstance) -> dict[str, Any]:
@@ -190,8 +228,12 @@ def _shown(invocation: Invocation) -> dict[str, Any]:
         "CommandId": invocation.command_id,
         "InstanceId": invocation.instance.id,
         "DocumentName": _DOCUMENT,
+        "DocumentVersion": "$DEFAULT",
         "Comment": invocation.comment,
-        "PluginName": "aws:runShellScript",
+        "PluginName": _PLUGIN,
+        "ExecutionStartDateTime": _moment(invocation.began_at),
+        "ExecutionElapsedTime": _elapsed(invocation),
+        "ExecutionEndDateTime": _moment(invocation.ended_at),
         "ResponseCode": invocation.code,
         "Status": invocation.status,
         "StatusDetails": invocation.detail,
@@ -200,18 +242,29 @@ def _shown(invocation: Invocation) -> dict[str, Any]:
     }
 
 
-def _listed(invocation: Invocation, body: dict[str, Any]) -> dict[str, Any]:
-    listed = {name: _shown(invocation)[name] for name in ("CommandId", "InstanceId", "DocumentName", "Comment")}
-    listed |= {"Status": invocation.status, "StatusDetails": invocation.detail, "CommandPlugins": []}
-    if body.get("Details"):
+def _moment(seconds: float | None) -> str:
+    return "" if seconds is None else timestamp(datetime.fromtimestamp(seconds, UTC))
+
+
+def _elapsed(invocation: Invocation) -> str:
+    if invocation.began_at is None or invocation.ended_at is None:
+        return ""
+    return f"PT{invocation.ended_at - invocation.began_at:.3f}S"
+
+
+def _listed(invocation: Invocation, *, has_details: bool) -> dict[str, Any]:
+    named = ("CommandId", "InstanceId", "DocumentName", "DocumentVersion", "Comment", "Status", "StatusDetails")
+    listed = {name: value for name, value in _shown(invocation).items() if name in named}
+    listed |= {"RequestedDateTime": invocation.requested_at, "CommandPlugins": []}
+    if has_details:
         out, err = invocation.out.decode("utf-8", "replace"), invocation.err.decode("utf-8", "replace")
         joined = out + (f"\n----------ERROR-------\n{err}" if err else "")
         plugin = {
-            "Name": "aws:runShellScript",
+            "Name": _PLUGIN,
             "Status": invocation.status,
             "StatusDetails": invocation.detail,
             "ResponseCode": invocation.code,
-            "Output": joined[:2500] if invocation.is_over else "",
+            "Output": joined[:_MAX_PLUGIN_OUTPUT] if invocation.is_over else "",
         }
         listed["CommandPlugins"] = [plugin]
     return listed

@@ -59,7 +59,7 @@ class EmulatedInstance:
     image_id: str
     host: Host
     visible_at: float
-    tags: dict[str, str] = field(default_factory=dict)
+    is_one_time: bool = False
     state: str = "pending"
     is_online: bool = False
     is_frozen: bool = False

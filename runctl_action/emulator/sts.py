@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 import time
 from datetime import timedelta
 from typing import Any
+from xml.sax.saxutils import escape
 
 from runctl_action.emulator.state import ACCOUNT, World
 from runctl_action.emulator.wire import Answer, ApiError, Call, as_xml, timestamp
@@ -29,7 +31,7 @@ class Sts:
                 return as_xml(call.action, inside, _NAMESPACE)
             case "AssumeRoleWithWebIdentity":
                 claims = _claims(call.form.get("WebIdentityToken", ""))
-                subject = f"<SubjectFromWebIdentityToken>{claims['sub']}</SubjectFromWebIdentityToken>"
+                subject = f"<SubjectFromWebIdentityToken>{escape(str(claims['sub']))}</SubjectFromWebIdentityToken>"
                 return self._session(call, subject)
             case "AssumeRole":
                 return self._session(call, "")
@@ -39,8 +41,8 @@ class Sts:
         role = self._role(call.form.get("RoleArn", ""))
         name = call.form.get("RoleSessionName", "")
         seconds = int(call.form.get("DurationSeconds") or 3600)
-        if not name:
-            raise ApiError("ValidationError", "RoleSessionName is missing.")
+        if not re.fullmatch(r"[\w+=,.@-]{2,64}", name, re.ASCII):
+            raise ApiError("ValidationError", f"Value {name!r} at 'roleSessionName' failed to satisfy constraint.")
         if not 900 <= seconds <= 3600:
             raise ApiError("ValidationError", "The requested DurationSeconds is not between 900 and the role's 3600.")
         arn = f"arn:aws:sts::{ACCOUNT}:assumed-role/{role.name}/{name}"
@@ -78,7 +80,7 @@ def _claims(token: str) -> dict[str, Any]:
         raise ApiError("InvalidIdentityToken", "The ID Token provided is not signed with RS256")
     if audience != _AUDIENCE:
         raise ApiError("InvalidIdentityToken", "Incorrect token audience")
-    if expires_at <= time.time():
+    if not expires_at > time.time():  # NaN is JSON to Python
         raise ApiError(
             "ExpiredTokenException", "Token expired: current date/time must be before the expiration date/time"
         )

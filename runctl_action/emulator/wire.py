@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 Start = Callable[..., Any]
@@ -84,9 +84,13 @@ def read(environ: dict[str, Any]) -> Call:
     access_key, _, region, service = scope.groups() if scope else ("", "", "", "")
     target = environ.get("HTTP_X_AMZ_TARGET", "")
     action = target.partition(".")[2] or form.get("Action", "") or environ["REQUEST_METHOD"]
-    if not service and form.get("Action", "").startswith("AssumeRoleWith"):
-        service = "sts"  # the one call that is not signed
-    return Call(environ, body, service, region, access_key, action, unquote(environ["PATH_INFO"]), query, form)
+    if not service:
+        # Not signed by version 4. One call of STS need not be; what is no form and has no target is meant for S3.
+        is_sts = form.get("Action", "").startswith("AssumeRoleWith")
+        service = "sts" if is_sts else "" if form or target else "s3"
+    # PATH_INFO is unquoted already, and its bytes are dressed up as Latin-1 (PEP 3333).
+    path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
+    return Call(environ, body, service, region, access_key, action, path, query, form)
 
 
 def respond(start: Start, answer: Answer) -> Iterable[bytes]:

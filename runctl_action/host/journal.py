@@ -35,12 +35,14 @@ class Journal:
         *,
         secrets: Sequence[str] = (),
         interval_seconds: float = 1.0,
+        backlog_bytes: int = _BACKLOG_BYTES,
     ) -> None:
         self._put = put
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._redact = Redactor(secrets)
         self._interval = interval_seconds
+        self._backlog_limit = backlog_bytes
         self._lock = threading.Condition()
         self._spooled: collections.deque[tuple[str, Path, int]] = collections.deque()
         self._spool: tuple[str, Path, int] | None = None
@@ -61,7 +63,7 @@ class Journal:
     def write(self, phase: str, data: bytes) -> None:
         """Appends `data` as it is (it is our own text, or has been redacted)."""
         with self._lock:
-            if self._backlog + len(data) > _BACKLOG_BYTES:
+            if self._backlog + len(data) > self._backlog_limit:
                 self._drop_middle(phase)
             if self._spool is None or self._spool[0] != phase or self._spool[2] >= _SEGMENT_BYTES:
                 self._rotate()

@@ -19,7 +19,7 @@ _VISIBLE_AFTER = timedelta(minutes=2)
 # A spot host that AWS is about to reclaim stays up, or its free first hour is billed; the backstop is the host's timer.
 _RECLAIM_WINDOW = timedelta(minutes=6)
 # Telling a host again is idempotent, and finds out when its process has died without a word.
-_START_AGAIN_SECONDS = 20.0
+_START_AGAIN_SECONDS = 10.0
 _START_FAILURES = 3
 
 

@@ -66,10 +66,9 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def s3(server: str) -> Iterator[S3]:
     boto3.client("s3", endpoint_url=server, region_name="us-east-1")
-    import urllib.request
-
-    urllib.request.urlopen(urllib.request.Request(f"{server}/moto-api/reset", method="POST")).close()
     s3 = S3(server)
+    for key in s3.keys(""):
+        s3.client.delete_object(Bucket="bucket", Key=key)
     yield s3
     s3.client.close()
 

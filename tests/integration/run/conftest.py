@@ -17,12 +17,6 @@ from runctl_action import cli
 from runctl_action.emulator.server import BUCKET, Emulator
 
 
-@pytest.fixture(scope="session")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    with Emulator(tmp_path_factory.mktemp("aws")) as emulator:
-        yield emulator
-
-
 @pytest.fixture
 def project(tmp_path: Path, aws: Emulator) -> Path:
     """A new repository: its name is in the run ids, and its packs are its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from typing import Any
 
@@ -53,7 +54,8 @@ def test_a_second_interrupt_terminates_at_once(commit: Any, start: Any, ec2: Any
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "its instances are terminated" in err
-    states = [i["State"]["Name"] for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]
+    mine = [{"Name": "tag:runctl:run", "Values": [re.search(r"run (train-[0-9a-f]{12})", err)[1]]}]  # type: ignore[index]
+    states = [i["State"]["Name"] for r in ec2.describe_instances(Filters=mine)["Reservations"] for i in r["Instances"]]
     assert set(states) == {"terminated"}
 
 

@@ -1,0 +1,121 @@
+"""The log: complete, in order, redacted, and bounded whatever S3 does."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runctl_action.host.journal import Journal, Redactor
+
+
+class Store:
+    """Keeps segments; fails the first `failures` times, and waits for `gate` before each."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.segments: list[tuple[int, str, bytes]] = []
+        self.failures = failures
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def put(self, index: int, phase: str, data: bytes) -> None:
+        self.gate.wait(10)
+        if self.failures:
+            self.failures -= 1
+            raise OSError("S3 is away")
+        self.segments.append((index, phase, zstandard.ZstdDecompressor().decompressobj().decompress(data)))
+
+    @property
+    def text(self) -> bytes:
+        return b"".join(data for _, _, data in self.segments)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Callable[..., tuple[Journal, Store]]:
+    def make(store: Store | None = None, **options: Any) -> tuple[Journal, Store]:
+        store = store or Store()
+        return Journal(store.put, tmp_path / "log", interval_seconds=0.01, **options), store
+
+    return make
+
+
+def test_segments_are_numbered_without_gaps_and_hold_one_phase_each(journal: Any) -> None:
+    log, store = journal()
+    log.write("syncing", b"a\n")
+    log.write("training", b"b\n")
+    log.write("training", b"c\n")
+    log.close()
+    assert [index for index, _, _ in store.segments] == list(range(len(store.segments)))
+    assert [phase for _, phase, _ in store.segments] == sorted(phase for _, phase, _ in store.segments)
+    assert store.text == b"a\nb\nc\n"
+
+
+def test_a_segment_that_could_not_be_stored_is_stored_later_and_once(journal: Any) -> None:
+    log, store = journal(Store(failures=1))
+    log.write("training", b"text")
+    log._lock.acquire()
+    log._lock.notify_all()
+    log._lock.release()
+    log.close()
+    assert store.text == b"text"
+
+
+def test_a_backlog_that_grows_too_long_loses_its_middle_and_says_so(journal: Any) -> None:
+    store = Store()
+    store.gate.clear()
+    log, _ = journal(store, backlog_bytes=10 * 1024 * 1024)
+    block = b"x" * (1024 * 1024)
+    for index in range(30):
+        log.write("training", b"%04d" % index + block[4:])
+    store.gate.set()
+    log.close()
+    assert any("are left out" in warning for warning in log.warnings)
+    assert store.text.startswith(b"0000")
+    assert block[:100] in store.text
+    assert len(store.text) < 20 * 1024 * 1024
+    assert b"0029" in store.text
+    assert not list(log._directory.iterdir())
+
+
+def test_what_processes_write_is_read_to_its_end(journal: Any) -> None:
+    log, store = journal()
+    stream = log.stream("training")
+    writer = os.dup(stream.fd)
+    stream.started()
+    for n in range(1000):
+        os.write(writer, b"line %d\n" % n)
+    os.close(writer)
+    stream.finish()
+    log.close()
+    assert store.text == b"".join(b"line %d\n" % n for n in range(1000))
+
+
+def test_a_secret_never_leaves_the_host_wherever_a_chunk_ends(journal: Any) -> None:
+    log, store = journal(secrets=["hunter2hunter2", "first line\nsecond line"])
+    stream = log.stream("training")
+    writer = os.dup(stream.fd)
+    stream.started()
+    for byte in b"before hunter2hunter2 after, and second line too\n":
+        os.write(writer, bytes([byte]))
+    os.close(writer)
+    stream.finish()
+    log.close()
+    assert store.text == b"before *** after, and *** too\n"
+
+
+@given(st.text("abc", min_size=4, max_size=8), st.lists(st.text("abc \n", max_size=12), max_size=6))
+@settings(deadline=None)
+def test_a_redactor_leaves_no_secret_over_any_chunks(secret: str, chunks: list[str]) -> None:
+    redactor, out, held = Redactor([secret]), b"", b""
+    for chunk in chunks:
+        ready, held = redactor.split(held + chunk.encode())
+        out += ready
+    out += redactor.all(held)
+    assert secret.encode() not in out
