@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from runctl_action.contract.layout import HOST_DIRECTORY_VARIABLE
-from runctl_action.emulator.supervisor import AGENT_PATH, write_shims
+from runctl_action.emulator import supervisor
+from runctl_action.emulator.power import AGENT_PATH, write_shims
 
 
 @dataclass
@@ -88,9 +89,8 @@ class Host:
         if _python_is_too_old() and not (shims / "python3").exists():
             (shims / "python3").symlink_to(os.path.realpath(sys.executable))
         self._checked.clear()
-        program = Path(__file__).with_name("supervisor.py")
         self._supervisor = subprocess.Popen(
-            [sys.executable, "-S", "-E", str(program), str(self.directory), *["small-disk"][: self._has_small_disk]],
+            supervisor.command(self.directory, has_small_disk=self._has_small_disk),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
             env={"PATH": self.path, "LANG": "C.UTF-8"},
         )  # fmt: skip
@@ -105,19 +105,19 @@ class Host:
 
     def halt(self) -> None:
         """Ends every process; the disk stays."""
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is None:
+        process, self._supervisor = self._supervisor, None
+        if process is None:
             return
-        assert supervisor.stdin is not None
+        assert process.stdin is not None
         try:
-            supervisor.stdin.close()
+            process.stdin.close()
         except BrokenPipeError:
-            supervisor.kill()  # it is gone already
+            process.kill()  # it is gone already
         try:
-            supervisor.wait(15)
+            process.wait(15)
         except subprocess.TimeoutExpired:
-            supervisor.kill()
-            supervisor.wait()
+            process.kill()
+            process.wait()
         self._listener.join()  # what had ended by itself is told first
         while self._executions:
             self._lose(self._executions.popitem()[1])
@@ -150,13 +150,13 @@ class Host:
 
     def send(self, request: Mapping[str, Any]) -> bool:
         """False when the host is down."""
-        supervisor = self._supervisor
-        if supervisor is None or supervisor.stdin is None:
+        process = self._supervisor
+        if process is None or process.stdin is None:
             return False
         try:
             with self._sending:
-                supervisor.stdin.write(json.dumps(request) + "\n")
-                supervisor.stdin.flush()
+                process.stdin.write(json.dumps(request) + "\n")
+                process.stdin.flush()
         except (BrokenPipeError, ValueError):
             self._unsafe = self._unsafe or "its supervisor is gone"
             return False
@@ -167,9 +167,9 @@ class Host:
         execution.is_lost = True
         execution.done.set()
 
-    def _listen(self, supervisor: subprocess.Popen[str]) -> None:
-        assert supervisor.stdout is not None
-        with supervisor.stdout as events:
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout as events:
             for line in events:
                 event = json.loads(line)
                 if event["event"] == "end":

@@ -1,6 +1,6 @@
 """One emulated host: a process that owns every process of the host, and ends them all with itself.
 
-Run as `python -S -E supervisor.py DIRECTORY`, with the standard library alone: it must start in milliseconds.
+Run by `command`, with the standard library alone: it must start in milliseconds.
 Requests come as JSON lines on stdin, events go as JSON lines to stdout; the end of stdin (the emulator is gone, however
 it went) is the end of the host. On Linux orphans fall back to us (subreaper), so none survives; on macOS, best effort.
 """
@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,26 +19,11 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from runctl_action.emulator.power import Power
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-# What must never reach the real machine. The shims come first in PATH, and a host does not start unless they do.
-SHIMS = ("shutdown", "poweroff", "halt", "reboot", "systemd-run", "systemctl", "init", "telinit")
-AGENT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
-
-# A shim hands its words over in a file of its own and waits for the supervisor's exit code: whatever follows it in a
-# script sees the timer armed, or not.
-_SHIM = """#!/bin/sh
-# This is an emulated host: the real machine is never powered off. The host's supervisor does what was asked for.
-asked='{asked}'/$$
-mkfifo "$asked.answer" || exit 1
-printf '%s\\0' {name} "$@" > "$asked"
-echo $$ > '{asked}'/requests
-read -r code < "$asked.answer"
-rm -f "$asked" "$asked.answer"
-exit "$code"
-"""
-_ASKED = "power"
 # The agent copies a script's output byte by byte: 5 MB were seen to take it 10.5 s.
 _COPY_SECONDS_PER_BYTE = 2.1e-6
 # Where a host keeps its things, below its directory; and how much space there is on a small disk.
@@ -47,38 +31,27 @@ STATE = "var/lib/runctl"
 _SMALL_DISK = "size=1g"
 
 
-def write_shims(directory: Path) -> Path:
-    """Puts a shim for every dangerous command into `directory`/shims, which is returned."""
-    shims = directory / "shims"
-    shims.mkdir(parents=True, exist_ok=True)
-    for name in SHIMS:
-        shim = shims / name
-        shim.write_text(_SHIM.format(name=name, asked=directory / _ASKED))
-        shim.chmod(0o755)
-    return shims
+def command(directory: Path, *, has_small_disk: bool = False) -> list[str]:
+    """What starts the supervisor of the host in `directory`: without site, and without the machine's variables."""
+    package = Path(__file__).parent.parent.parent
+    program = f"import sys; sys.path.insert(0, sys.argv[1]); from {__name__} import main; main(sys.argv[2:])"
+    options = ["small-disk"] if has_small_disk else []
+    return [sys.executable, "-S", "-E", "-c", program, str(package), str(directory), *options]
 
 
 class Supervisor:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.path = f"{directory / 'shims'}:{AGENT_PATH}"
+        self.power = Power(directory, say=lambda event: emit({"event": event}), start=self._start)
         self.lock = threading.Lock()
         self.changed = threading.Condition(self.lock)
         self.killed: set[str] = set()
         self.open_streams: dict[str, int] = {}
         self.codes: dict[int, int] = {}
-        self.timers: dict[str, threading.Timer] = {}
-        self.seconds_per_minute = 60.0
 
     def serve(self) -> None:
         """Answers until stdin ends; then nothing of the host is left."""
-        asked = self.directory / _ASKED
-        shutil.rmtree(asked, ignore_errors=True)
-        asked.mkdir()
-        os.mkfifo(asked / "requests")
-        # Opened for both, so that there is never an end of file between two writers.
-        requests = os.open(asked / "requests", os.O_RDWR)
-        threading.Thread(target=self._answer_shims, args=(requests,), daemon=True).start()
+        self.power.listen()
         threading.Thread(target=self._reap, daemon=True).start()
         try:
             for line in sys.stdin:
@@ -95,12 +68,10 @@ class Supervisor:
 
     def configure(self, seconds_per_minute: float) -> None:
         """Proves that every dangerous command is a shim of this host; says "safe", or "unsafe" and ends."""
-        self.seconds_per_minute = seconds_per_minute
-        for name in SHIMS:
-            found = shutil.which(name, path=self.path)
-            if found is None or Path(found).parent != self.directory / "shims":
-                emit({"event": "unsafe", "name": name, "found": found})
-                os._exit(1)
+        self.power.seconds_per_minute = seconds_per_minute
+        for name, found in self.power.unsafe():
+            emit({"event": "unsafe", "name": name, "found": found})
+            os._exit(1)
         emit({"event": "safe"})
 
     def run(self, execution: str, script: str, env: Mapping[str, str], cwd: str, timeout: float) -> None:
@@ -158,6 +129,14 @@ class Supervisor:
         process.returncode = code  # Popen must not wait for what the reaper has waited for
         emit({"event": "end", "id": execution, "code": code, "error": None, "stopped": stopped})
 
+    def _start(self, argv: Sequence[str], env: Mapping[str, str], log: str) -> None:
+        """A service's process: nobody waits for it."""
+        with open(log, "ab") as out, self.lock:
+            process = subprocess.Popen(
+                argv, env=env, cwd="/", stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+            process.returncode = 0  # the reaper has it; Popen must not wait
+
     def _copy(self, execution: str, stream: IO[bytes], file: IO[bytes]) -> None:
         try:
             with stream, file:
@@ -185,114 +164,6 @@ class Supervisor:
                     continue
                 self.codes[pid] = os.waitstatus_to_exitcode(status)
                 self.changed.notify_all()
-
-    def _answer_shims(self, requests: int) -> None:
-        held = ""
-        while True:
-            held += os.read(requests, 65536).decode()
-            *lines, held = held.split("\n")
-            for line in lines:
-                asked = self.directory / _ASKED / line
-                words = asked.read_bytes().decode("utf-8", "surrogateescape").split("\0")[:-1]
-                code = self._do(words[0], words[1:])
-                with contextlib.suppress(OSError), open(f"{asked}.answer", "w") as answer:
-                    answer.write(f"{code}\n")
-
-    def _do(self, name: str, args: Sequence[str]) -> int:
-        """What the real command would do to the host; its exit code."""
-        try:
-            if name == "shutdown":
-                self._shutdown(args)
-            elif name == "reboot":
-                emit({"event": "reboot"})
-            elif name == "systemctl":
-                return self._systemctl([word for word in args if not word.startswith("-")])
-            elif name == "systemd-run":
-                self._systemd_run(args)
-            elif name != "halt":  # which stops the system and leaves the power on
-                emit({"event": "power-off"})
-        except (OSError, ValueError) as error:
-            print(f"{name} {args}: {error}", file=sys.stderr)
-            return 1
-        return 0
-
-    def _shutdown(self, args: Sequence[str]) -> None:
-        if "-c" in args:
-            self._cancel("shutdown")
-            return
-        event = "reboot" if "-r" in args or "--reboot" in args else "power-off"
-        when = next((word for word in args if not word.startswith("-")), "+1")
-        minutes = 0 if when == "now" else int(when.lstrip("+"))
-        self._arm("shutdown", minutes * self.seconds_per_minute, lambda: emit({"event": event}))
-
-    def _systemctl(self, words: Sequence[str]) -> int:
-        if words[:1] == ["stop"]:
-            for unit in words[1:]:
-                self._cancel(unit.rsplit(".", 1)[0])
-        elif words[:1] == ["is-active"]:
-            return 0 if all(unit.rsplit(".", 1)[0] in self.timers for unit in words[1:]) else 3
-        elif words[:1] == ["reboot"]:
-            emit({"event": "reboot"})
-        elif words[:1] == ["poweroff"]:
-            emit({"event": "power-off"})
-        return 0
-
-    def _systemd_run(self, args: Sequence[str]) -> None:
-        env: dict[str, str] = {}
-        options: dict[str, str] = {}
-        command: Sequence[str] = []
-        for index, word in enumerate(args):
-            if not word.startswith("--"):
-                command = args[index:]
-                break
-            key, _, value = word[2:].partition("=")
-            if key in {"setenv", "property"}:
-                key, _, value = value.partition("=")
-            (env if word.startswith("--setenv=") else options)[key] = value
-        path = env.get("PATH") or self.path
-        program = shutil.which(command[0], path=self.path) if command else None
-        if program is None:
-            raise ValueError(f"Failed to find executable {command[:1]}")
-        log = options.get("StandardOutput", "").partition("append:")[2] or os.devnull
-
-        def launch() -> None:
-            with open(log, "ab") as out, self.lock:
-                process = subprocess.Popen(
-                    [program, *command[1:]],
-                    env={"LANG": "C.UTF-8", **env, "PATH": path},
-                    cwd="/",
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=out,
-                    start_new_session=True,
-                )
-                process.returncode = 0  # the reaper has it; Popen must not wait
-
-        if "on-active" in options:
-            seconds = float(options["on-active"].removesuffix("s")) / 60 * self.seconds_per_minute
-            self._arm(options.get("unit", "run"), seconds, launch)
-        else:
-            launch()
-
-    def _arm(self, name: str, seconds: float, action: Callable[[], None]) -> None:
-        """A new timer of the same name replaces the old one: armed first, then the old is cancelled."""
-
-        def elapsed() -> None:
-            if self.timers.get(name) is timer:
-                del self.timers[name]
-            action()
-
-        timer = threading.Timer(max(0, seconds), elapsed)
-        timer.daemon = True
-        old, self.timers[name] = self.timers.get(name), timer
-        timer.start()
-        if old is not None:
-            old.cancel()
-
-    def _cancel(self, name: str) -> None:
-        timer = self.timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()
 
 
 def end_all() -> None:
@@ -355,13 +226,15 @@ def emit(event: dict[str, Any]) -> None:
         sys.stdout.flush()
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str]) -> None:
+    """argv is the host's directory, and "small-disk" where it is to have one."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     os.umask(0o022)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # A ^C at the terminal is the emulator's to handle. Not SIG_IGN: every process of the host would inherit that.
         signal.signal(number, lambda *_: None)
-    if sys.argv[2:] == ["small-disk"]:
-        mount_small_disk(Path(sys.argv[1]))
-    Supervisor(Path(sys.argv[1])).serve()
+    directory = Path(argv[0])
+    if argv[1:] == ["small-disk"]:
+        mount_small_disk(directory)
+    Supervisor(directory).serve()

@@ -5,28 +5,27 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runctl_action.cloud.instances import user_data
-from runctl_action.emulator import supervisor
+from runctl_action.emulator import power, supervisor
 
-ASKS = f"for name in {' '.join(supervisor.SHIMS)}; do command -v $name; done"
+ASKS = f"for name in {' '.join(power.SHIMS)}; do command -v $name; done"
 
 
 def test_every_dangerous_command_of_a_script_is_a_shim(run: Any, instance: str, aws: Any) -> None:
     shims = aws.world.instances[instance].host.directory / "shims"
-    assert run(ASKS)["StandardOutputContent"].split() == [str(shims / name) for name in supervisor.SHIMS]
+    assert run(ASKS)["StandardOutputContent"].split() == [str(shims / name) for name in power.SHIMS]
 
 
 def test_so_it_is_for_user_data_and_for_what_systemd_starts(boot: Any, aws: Any, until: Any, run: Any) -> None:
     script = f"#!/bin/sh\n({ASKS}) > {{where}}\n"
     instance = boot(UserData=script.format(where='"$RUNCTL_HOST_DIR"/asked'))
     directory = aws.world.instances[instance].host.directory
-    expected = [str(directory / "shims" / name) for name in supervisor.SHIMS]
+    expected = [str(directory / "shims" / name) for name in power.SHIMS]
     asked = directory / supervisor.STATE / "asked"
     until(lambda: asked.exists() and asked.read_text().split() == expected)
     asked.unlink()
@@ -34,13 +33,11 @@ def test_so_it_is_for_user_data_and_for_what_systemd_starts(boot: Any, aws: Any,
     until(lambda: asked.exists() and asked.read_text().split() == expected)
 
 
-@pytest.mark.parametrize("missing", supervisor.SHIMS)
+@pytest.mark.parametrize("missing", power.SHIMS)
 def test_a_host_refuses_to_start_when_one_shim_does_not_come_first(tmp_path: Path, missing: str) -> None:
-    shims = supervisor.write_shims(tmp_path)
+    shims = power.write_shims(tmp_path)
     (shims / missing).unlink()
-    with subprocess.Popen(
-        [sys.executable, "-S", "-E", supervisor.__file__, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
+    with subprocess.Popen(supervisor.command(tmp_path), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         said, _ = process.communicate(json.dumps({"op": "configure", "seconds_per_minute": 60}).encode() + b"\n")
     assert process.returncode == 1
     event = json.loads(said.splitlines()[0])
@@ -50,7 +47,7 @@ def test_a_host_refuses_to_start_when_one_shim_does_not_come_first(tmp_path: Pat
 def test_what_the_product_runs_on_a_host_it_calls_by_bare_names() -> None:
     room = Path(supervisor.__file__).parent.parent / "host"
     code = "\n".join(file.read_text() for file in room.glob("*.py")) + user_data(15)
-    names = "|".join(supervisor.SHIMS)
+    names = "|".join(power.SHIMS)
     assert re.findall(rf"/(?:{names})\b", code) == []
     # It does call some, or this test would look at nothing.
     assert "shutdown" in code
