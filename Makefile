@@ -4,7 +4,7 @@ PYTHON ?= python3
 UV = .venv/bin/uv
 BIN = .venv/bin
 
-.PHONY: setup demo test check format bench clean
+.PHONY: setup demo test check format bench docs clean
 setup: .venv/.complete
 
 .venv/.complete: pyproject.toml uv.lock
@@ -30,7 +30,11 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 bench: setup
+	$(BIN)/python -m benchmarks.emulator
 	$(BIN)/python -m benchmarks.sync
+
+docs: setup
+	$(BIN)/python scripts/settings_table.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -267,8 +267,7 @@ def _add_settings(command: argparse.ArgumentParser, *, all_of_them: bool = False
         flag = name.replace("_", "-")
         if flag in {"script", "args", "github-token"} or not (all_of_them or flag in _LOOKING):
             continue
-        extra = info.json_schema_extra
-        title = str(extra["group"]) if isinstance(extra, dict) else ""
+        title = _group(info.json_schema_extra)
         if title not in groups:
             groups[title] = command.add_argument_group(title)
         group = groups[title]
@@ -283,6 +282,26 @@ def _add_settings(command: argparse.ArgumentParser, *, all_of_them: bool = False
             group.add_argument(f"--{flag}", dest=f"set:{flag}", action=_Several, metavar=metavar, help=help_text)
         else:
             group.add_argument(f"--{flag}", dest=f"set:{flag}", metavar=metavar, help=help_text)
+
+
+def settings_table() -> str:
+    """The same as Markdown, for the README: `make docs` puts it there, and a test compares."""
+    from runctl_action.settings import Settings
+
+    lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
+    title = ""
+    for name, info in Settings.model_fields.items():
+        if title != (title := _group(info.json_schema_extra)):
+            lines.append(f"| **{title}** | | |")
+        default = _show_default(name, info.default)
+        shown = f"`{default}`" if default else ""
+        meaning = (info.description or "").replace("|", "\\|")
+        lines.append(f"| `{name.replace('_', '-')}` | {shown} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _group(extra: Any) -> str:
+    return str(extra["group"]) if isinstance(extra, dict) else ""
 
 
 class _Several(argparse.Action):

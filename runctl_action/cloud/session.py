@@ -32,6 +32,9 @@ _API = Config(retries={"mode": "adaptive", "max_attempts": 8}, connect_timeout=1
 # answers that with a 500) again and again, for half a minute an offer.
 _ONCE = _API.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
 
+# What a run can do without may not hold it up.
+_BRIEF = Config(retries={"mode": "standard", "total_max_attempts": 2}, connect_timeout=5, read_timeout=10)
+
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _WRONG = {
@@ -54,21 +57,34 @@ class Session:
         self.region = region
         self._session = session
         self._environ = environ
-        self._clients: dict[str, Any] = {}
+        self._clients: dict[tuple[object, ...], Any] = {}
 
-    def client(self, service: str, *, is_retried: bool = True) -> Any:
-        """A client of `service` in this region, made once; unless `is_retried`, each call is made once."""
-        key = service if is_retried else f"{service} once"
+    def client(
+        self, service: str, *, is_retried: bool = True, is_brief: bool = False, region: str | None = None
+    ) -> Any:
+        """A client of `service` in this region (or `region`), made once; unless `is_retried`, each call is made once.
+        One that `is_brief` gives up early."""
+        key = (service, is_retried, is_brief, region)
         if key not in self._clients:
-            # The environment is an argument here; botocore would read the process's.
-            endpoint = self._environ.get(f"AWS_ENDPOINT_URL_{service.upper()}") or self._environ.get("AWS_ENDPOINT_URL")
+            endpoint = self.endpoint(service)
             config = _S3_ELSEWHERE if endpoint else _S3
             if service != "s3":
-                config = _API if is_retried else _ONCE
+                config = _BRIEF if is_brief else _API if is_retried else _ONCE
             self._clients[key] = self._session.client(  # type: ignore[call-overload]
-                service, region_name=self.region, config=config, endpoint_url=endpoint or None
+                service, region_name=region or self.region, config=config, endpoint_url=endpoint
             )
         return self._clients[key]
+
+    def endpoint(self, service: str) -> str | None:
+        """Where `service` is when it is not at AWS."""
+        # The environment is an argument here; botocore would read the process's.
+        own = self._environ.get(f"AWS_ENDPOINT_URL_{service.upper()}")
+        return own or self._environ.get("AWS_ENDPOINT_URL") or None
+
+    @property
+    def credentials_name(self) -> str:
+        """Tells one account's credentials from another's, without asking anybody; no secret."""
+        return " ".join(self._environ.get(name, "") for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_ROLE_ARN"))
 
     def close(self) -> None:
         for client in self._clients.values():

@@ -280,9 +280,10 @@ class ReportedInstance(BaseModel):
 
 
 class ReceiptLine(BaseModel):
-    """`quantity` × `unit_usd` = `usd`; `source` says where the price is from."""
+    """`quantity` × `unit_usd` = `usd`, rounded; `source` says where the price is from."""
 
     item: str
+    attempt: int | None = None
     quantity: Decimal
     unit: str
     unit_usd: Decimal
@@ -291,11 +292,17 @@ class ReceiptLine(BaseModel):
 
 
 class Receipt(BaseModel):
-    """At list prices. None where a price could not be had: never a guess."""
+    """At list prices. None where a price could not be had: never a guess. The lines add up to the total."""
 
     total_usd: Decimal | None = None
-    on_demand_usd: Decimal | None = None
+    on_demand_usd: Decimal | None = None  # the same seconds, on-demand
+    saved_usd: Decimal | None = None  # negative where spot was dearer
+    idle_usd: Decimal | None = None  # of the total, for time that was not spent training
+    idle_seconds: float | None = None
     lines: tuple[ReceiptLine, ...] = ()
+    unknown: tuple[str, ...] = ()  # what has no price, so no line
+    not_included: tuple[str, ...] = ()
+    is_final: bool = True
     as_of: datetime
 
 

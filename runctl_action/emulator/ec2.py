@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
@@ -46,9 +47,18 @@ class Ec2:
         self._lives = lives
         self._prices = prices
         self._tokens: dict[str, tuple[list[str], bytes]] = {}
+        self._is_prepared = False
+        self._preparing = threading.Lock()
 
     def prepare(self) -> None:
-        """Registers the images, so that DescribeImages knows what the public parameters name."""
+        """Loads moto's EC2, which takes most of a second, and registers the images, so that DescribeImages knows what
+        the public parameters name. Once; a call that comes meanwhile waits."""
+        with self._preparing:
+            if not self._is_prepared:
+                self._register_images()
+                self._is_prepared = True
+
+    def _register_images(self) -> None:
         from moto.ec2.models.amis import Ami
 
         backend = self._lives.backend()
@@ -60,6 +70,7 @@ class Ec2:
 
     def handle(self, call: Call) -> Answer:
         """Raises ApiError."""
+        self.prepare()
         match call.action:
             case "RunInstances":
                 with self._world.lock:

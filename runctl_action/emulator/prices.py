@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -36,11 +37,14 @@ class SpotPrice:
 
 class Prices:
     def __init__(self, world: World) -> None:
+        self._world = world
+
+    @functools.cached_property
+    def _zone_ids(self) -> dict[str, str]:
+        """By name. moto takes half a second to load them, so not before they are asked for."""
         from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
 
-        self._world = world
-        zones = RegionsAndZonesBackend.zones[world.region]
-        self._zone_ids = {zone.name: zone.zone_id for zone in zones}
+        return {zone.name: zone.zone_id for zone in RegionsAndZonesBackend.zones[self._world.region]}
 
     @property
     def zones(self) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from runctl_action.emulator.state import (
     Credential,
     Delays,
     World,
+    in_background,
 )
 from runctl_action.emulator.sts import Sts, launcher_userid
 from runctl_action.emulator.wire import Answer, ApiError, Call
@@ -153,18 +154,17 @@ class Emulator:
         access_key = session.access_key.replace("ASIA", "AKIA")
         self._launcher = Credential(access_key, session.secret, session.userid, session.arn, policies.EVERYTHING)
         self.world.credentials[access_key] = self._launcher
-        self._ec2.prepare()
-        iam, store = self.client("iam"), self.client("s3")
+        # moto's own calls: a client of boto3's, and a round trip each, would double the time to the first answer.
+        from moto.iam.models import iam_backends
+        from moto.s3.models import s3_backends
+
+        iam = iam_backends[ACCOUNT]["aws"]
         for role in (PROFILE, LAUNCHER_ROLE):
-            iam.create_role(RoleName=role, AssumeRolePolicyDocument="{}")
-        iam.create_instance_profile(InstanceProfileName=PROFILE)
-        iam.add_role_to_instance_profile(InstanceProfileName=PROFILE, RoleName=PROFILE)
-        where: dict[str, Any] = {}
-        if self.world.region != "us-east-1":
-            where = {"CreateBucketConfiguration": {"LocationConstraint": self.world.region}}
-        store.create_bucket(Bucket=BUCKET, **where)
-        for client in (iam, store):
-            client.close()
+            iam.create_role(role, "{}", "/", None, "", [], None)
+        iam.create_instance_profile(PROFILE, "/", [])
+        iam.add_role_to_instance_profile(PROFILE, PROFILE)
+        s3_backends[ACCOUNT]["aws"].create_bucket(BUCKET, self.world.region)
+        in_background(self._ec2.prepare)
         self._launcher.policy = self.world.launcher_policy
 
     def _answer(self, environ: dict[str, Any], start: wire.Start) -> Iterable[bytes]:

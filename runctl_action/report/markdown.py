@@ -19,7 +19,7 @@ import jinja2
 
 from runctl_action.contract.documents import Report
 from runctl_action.report import meaning
-from runctl_action.report.wording import age, command, duration, log_line, size, train_command, visible
+from runctl_action.report.wording import age, command, cost, duration, log_line, size, train_command, visible
 
 # GitHub refuses a comment of more than 65,536 characters; the poster adds a little of its own.
 LIMIT = 60_000
@@ -120,12 +120,12 @@ def _sections(report: Report, now: datetime | None) -> list[tuple[str, dict[str,
 
 
 def _summary(report: Report, now: datetime | None) -> dict[str, Any]:
+    words = cost(report)
     headline = meaning.sentence(report)
     if report.outcome is None and now is not None:
         headline += f", {duration((now - report.requested_at).total_seconds())} so far"
-    total = report.receipt.total_usd if report.receipt else None
-    if total is not None:
-        headline += f", for {_usd(total)} USD"
+    if words and words.total:
+        headline += f", for {words.total}"
     banners = [banner for banner in _banners(report) if banner.strip()]
     return {
         "icon": Safe(_ICONS.get(report.outcome, "❌")),
@@ -139,7 +139,7 @@ def _summary(report: Report, now: datetime | None) -> dict[str, Any]:
         # Not in <code>: GitHub links the bare id of a commit that it knows.
         "commit": Safe(report.commit) if _OBJECT_ID.match(report.commit) else code(report.commit),
         "instances": report.instances[-5:],
-        "cost": "unknown" if total is None else f"{_usd(total)} USD",
+        "cost": f"{words.total}{' so far' * words.is_so_far}" if words and words.total else "unknown",
     }
 
 
@@ -170,29 +170,16 @@ def _bars(phases: Mapping[str, float]) -> str:
 
 
 def _receipt(report: Report) -> dict[str, Any]:
-    receipt = report.receipt
-    lines = [
-        {
-            "item": line.item,
-            "quantity": f"{_usd(line.quantity)} {line.unit}",
-            "unit_usd": _usd(line.unit_usd),
-            "usd": _usd(line.usd),
-            "source": line.source,
-        }
-        for line in (receipt.lines if receipt else ())
-    ]
+    words = cost(report)
+    lines = words.lines if words else ()
+    rest = lines[_SHOWN_RECEIPT_LINES:]
     return {
-        "receipt": receipt,
+        "receipt": report.receipt,
+        "cost": words,
         "lines": lines[:_SHOWN_RECEIPT_LINES],
-        "more": max(0, len(lines) - _SHOWN_RECEIPT_LINES),
-        "total": _usd(receipt.total_usd) if receipt and receipt.total_usd is not None else "unknown",
-        "on_demand": _usd(receipt.on_demand_usd) if receipt and receipt.on_demand_usd is not None else "",
+        "more": len(rest),
+        "more_usd": sum((Decimal(line.usd) for line in rest), Decimal()),
     }
-
-
-def _usd(amount: Decimal) -> str:
-    shown = format(amount, "f")
-    return shown.rstrip("0").rstrip(".") if "." in shown else shown
 
 
 def _checkpoints(report: Report, now: datetime | None) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from runctl_action.contract.documents import Receipt, Report
+from runctl_action.contract.documents import Report
 from runctl_action.report import meaning
-from runctl_action.report.wording import age, duration, log_line, size, visible
+from runctl_action.report.wording import age, cost, duration, log_line, size, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -171,7 +171,7 @@ def print_report(report: Report, stream: TextIO) -> None:
         *[("instance", f"{i.id} · {i.type} · {i.zone} · {i.market}") for i in report.instances],
         ("attempts", str(report.attempts)),
         ("phases", " · ".join(f"{name} {duration(seconds)}" for name, seconds in report.phases.items())),
-        *_receipt(report.receipt),
+        *_receipt(report),
         *[
             ("checkpoint", f"{c.path} · {size(c.bytes)} · sha256 {c.sha256[:12]}{' · SUSPECT' * c.suspect} · {c.uri}")
             for c in report.checkpoints
@@ -254,13 +254,18 @@ def _ending(report: Report) -> list[tuple[str, str]]:
     return rows
 
 
-def _receipt(receipt: Receipt | None) -> list[tuple[str, str]]:
-    if receipt is None:
+def _receipt(report: Report) -> list[tuple[str, str]]:
+    words = cost(report)
+    if report.receipt is None or words is None:
         return [("cost", "unknown")]
-    total = "unknown" if receipt.total_usd is None else f"${receipt.total_usd}"
-    on_demand = "" if receipt.on_demand_usd is None else f" (on-demand: ${receipt.on_demand_usd})"
-    lines = [("", f"{x.item}: {x.quantity} {x.unit} × ${x.unit_usd} = ${x.usd} ({x.source})") for x in receipt.lines]
-    return [("cost", f"{total}{on_demand}, at list prices of {receipt.as_of:%Y-%m-%d %H:%M} UTC"), *lines]
+    total = f"{words.total}{' so far' * words.is_so_far}" if words.total else "unknown"
+    comparison = f"; {words.comparison}" if words.comparison else ""
+    return [
+        ("cost", f"{total}, at list prices of {report.receipt.as_of:%Y-%m-%d %H:%M} UTC{comparison}"),
+        *[("", f"{x.item}: {x.quantity} × {x.unit_usd} = {x.usd} USD ({x.source})") for x in words.lines],
+        *[("", text) for text in (words.idle, words.unknown) if text],
+        *[("", f"not included: {text}") for text in (words.not_included,) if text],
+    ]
 
 
 def _metrics(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -23,10 +23,10 @@ ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is b
 class Served:
     """An emulator in a process of its own."""
 
-    def __init__(self, temporary: Path, *flags: str) -> None:
+    def __init__(self, temporary: Path, *flags: str, prefix: tuple[str, ...] = ()) -> None:
         self.temporary = temporary
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "runctl_action", "emulator", *flags],
+            [*prefix, sys.executable, "-m", "runctl_action", "emulator", *flags],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(temporary)},
         )  # fmt: skip
         assert self.process.stdout is not None
@@ -82,8 +82,8 @@ def until(condition: Callable[[], object], seconds: float = 10) -> None:
 def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     started: list[Served] = []
 
-    def start(*flags: str) -> Served:
-        started.append(Served(tmp_path, *flags))
+    def start(*flags: str, prefix: tuple[str, ...] = ()) -> Served:
+        started.append(Served(tmp_path, *flags, prefix=prefix))
         return started[-1]
 
     yield start
@@ -142,6 +142,24 @@ def test_it_ends_cleanly_when_it_is_asked_to(serve: Any, number: signal.Signals)
     served.end(number)
     assert served.process.returncode == 0
     assert served.directories() == []
+
+
+@ON_LINUX
+def test_it_runs_as_an_ordinary_user(serve: Any) -> None:
+    # In a user namespace root is nobody, and has no capabilities outside of it.
+    served = serve(prefix=("unshare", "--user") if os.geteuid() == 0 else ())
+    (instance,) = served.launch(1)
+    ssm = served.client("ssm")
+    sent = ssm.send_command(
+        InstanceIds=[instance], DocumentName="AWS-RunShellScript", Parameters={"commands": ["id -u; shutdown -h +5"]}
+    )["Command"]
+
+    def ended() -> str:
+        found = ssm.list_command_invocations(CommandId=sent["CommandId"], Details=True)["CommandInvocations"]
+        return str(found[0]["CommandPlugins"][0]["Output"]) if found and found[0]["Status"] == "Success" else ""
+
+    until(ended)
+    assert ended().strip() != "0"
 
 
 def test_a_port_can_be_chosen(serve: Any) -> None:
