@@ -18,6 +18,7 @@ from markdown_it import MarkdownIt
 
 from runctl_action.contract.documents import Receipt, ReceiptLine, ReportedCheckpoint, ReportedInstance
 from runctl_action.report import markdown
+from runctl_action.report.receipt import Rate, Stay, receipt
 
 # Read when imported: the tests' own environment is cleared of our variables.
 UPDATE = bool(os.environ.get("RUNCTL_UPDATE_GOLDEN"))
@@ -32,21 +33,56 @@ TRACEBACK = (
     "    main()",
     "ValueError: shapes (64,10) and (9,) not aligned",
 )
-RECEIPT = Receipt(
-    total_usd=Decimal("0.0006"),
-    on_demand_usd=Decimal("0.0021"),
-    lines=(
-        ReceiptLine(
-            item="t3.medium, spot, us-east-1a",
-            quantity=Decimal(60),
-            unit="s",
-            unit_usd=Decimal("0.000010"),
-            usd=Decimal("0.000600"),
-            source="DescribeSpotPriceHistory",
+START = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
+LIST = "AWS Price List"
+
+
+def stay(begins=0, lasts=None, **changes):
+    """A g5.xlarge whose spot price rises after an hour; `lasts` seconds, None: it goes on."""
+    at = START + timedelta(seconds=begins)
+    values = {
+        "attempt": 1,
+        "instance_type": "g5.xlarge",
+        "zone": "us-east-1a",
+        "market": "spot",
+        "began_at": at,
+        "ended_at": None if lasts is None else at + timedelta(seconds=lasts),
+        "is_reclaimed": False,
+        "on_demand": Rate(Decimal("1.0060000000"), LIST),
+        "spot": ((at - timedelta(hours=2), Decimal("0.4120")), (at + timedelta(hours=1), Decimal("0.4310"))),
+        "spot_source": "DescribeSpotPriceHistory",
+        "volume_gib": 50,
+        "has_public_ipv4": True,
+        "gp3": Rate(Decimal("0.0800000000"), LIST),
+        "ipv4": Rate(Decimal("0.0050000000"), LIST),
+        "training_seconds": None if lasts is None else max(0.0, lasts - 75.5),
+    }
+    return Stay(**(values | changes))
+
+
+def receipt_cases(make_report):
+    def report(*stays, **changes):
+        instances = [ReportedInstance(id="i-0fff", type=s.instance_type, zone=s.zone, market=s.market) for s in stays]
+        last = max(s.ended_at or NOW for s in stays)
+        values = {"attempts": len(stays), "instances": tuple(instances), "ended_at": last}
+        return make_report(receipt=receipt(stays, max(last, NOW)), **(values | changes))
+
+    reclaimed = stay(0, 1500, is_reclaimed=True)
+    return {
+        "receipt-spot-with-saving": report(stay(0, 3 * 3600)),
+        "receipt-fallback-to-on-demand": report(
+            stay(0, 1234, market="on-demand"), warnings=("attempt 1 runs ON-DEMAND: spot was refused",)
         ),
-    ),
-    as_of=NOW,
-)
+        "receipt-reclaimed-in-the-first-hour": report(reclaimed, stay(1600, 900, attempt=2, zone="us-east-1b")),
+        "receipt-unknown-price": report(stay(0, 1234, spot=()), stay(1300, 600, attempt=2, gp3=None)),
+        "receipt-so-far": report(
+            stay(), outcome=None, exit_code=None, phase="training", ended_at=None, metrics=(), checkpoints=()
+        ),
+    }
+
+
+SPOT = receipt([stay(0, 39, instance_type="t3.medium", spot=((START, Decimal("0.0152")),), volume_gib=8,
+                     on_demand=Rate(Decimal("0.0416"), LIST), training_seconds=24.5)], NOW)  # fmt: skip
 
 
 def golden_cases(make_report):
@@ -55,8 +91,8 @@ def golden_cases(make_report):
         path="checkpoints/last.pt", bytes=7 * 10**9, sha256="b2" * 32, uri="s3://b/k", suspect=True
     )
     failed = {"outcome": "failed", "metrics": ()}
-    return {
-        "success": make_report(receipt=RECEIPT),
+    return receipt_cases(make_report) | {
+        "success": make_report(receipt=SPOT),
         "exit-1-with-traceback": make_report(
             **failed, cause="exit", exit_code=1, log_tail=TRACEBACK, dirty=("notes.md",), checkpoints=()
         ),
@@ -111,6 +147,8 @@ def golden_cases(make_report):
 
 CASES = [
     "success", "exit-1-with-traceback", "out-of-memory", "install-failure", "cancelled", "running", "hostile-names",
+    "receipt-spot-with-saving", "receipt-fallback-to-on-demand", "receipt-reclaimed-in-the-first-hour",
+    "receipt-unknown-price", "receipt-so-far",
 ]  # fmt: skip
 
 
@@ -257,7 +295,41 @@ def test_a_cost_that_is_not_known_is_called_unknown_and_never_guessed(make_repor
     shown = markdown.render(make_report())
     assert "| cost | unknown |" in shown
     assert "USD" not in shown
-    assert "Total **unknown USD**" in markdown.render(make_report(receipt=Receipt(as_of=NOW)))
+    assert "Total **unknown**, at list prices" in markdown.render(make_report(receipt=Receipt(as_of=NOW)))
+
+
+def test_a_total_without_the_price_of_a_disk_is_called_a_lower_bound(make_report):
+    shown = markdown.render(make_report(receipt=receipt([stay(0, 3600, gp3=None)], NOW)))
+    assert "Total **at least 0.4170 USD**" in shown
+    assert "No price could be had for attempt 1: gp3 volume, 50 GiB." in shown
+    assert "| cost | at least 0.4170 USD |" in shown
+
+
+def test_the_saving_is_rounded_down_and_may_be_a_loss(make_report):
+    def comparison(spot):
+        cheap = stay(0, 3600, volume_gib=0, has_public_ipv4=False, spot=((START, Decimal(spot)),))
+        shown = markdown.render(make_report(receipt=receipt([cheap], NOW)))
+        return re.search(r"; (?:on-demand it would have been )?(.*)\.\n", shown.partition("Total **")[2])[1]
+
+    assert comparison("0.0001") == "1.006000 USD: 99 % less"
+    assert comparison("0.5") == "1.0060 USD: 50 % less"
+    assert comparison("1.0059") == "1.01 USD: under 1 % less"
+    assert comparison("1.006") == "nothing saved over on-demand"
+    assert comparison("2.5") == "1.01 USD: 148 % more"
+
+
+def test_a_receipt_of_a_run_that_goes_on_is_so_far_though_its_last_host_has_ended(make_report):
+    ended = receipt([stay(0, 1000)], NOW)
+    assert "** so far, at list prices" in markdown.render(make_report(outcome=None, receipt=ended))
+    assert "so far" not in markdown.render(make_report(receipt=ended))
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=JSON_TEXT)
+def test_no_text_of_a_receipt_becomes_markup(make_report, text):
+    line = ReceiptLine(item=text, quantity=Decimal(1), unit=text, unit_usd=Decimal("1E-9"), usd=Decimal(1), source=text)
+    shown = Receipt(lines=(line,), unknown=(text, text), not_included=(text,), as_of=NOW)
+    check_harmless(markdown.render(make_report(receipt=shown)))
 
 
 def test_a_running_run_says_for_how_long_when_it_is_told_the_time(make_report):

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runctl_action.contract.documents import Receipt, ReceiptLine
+from runctl_action.contract.documents import Receipt
 from runctl_action.report import terminal
+from runctl_action.report.receipt import Rate, Stay, receipt
 
 NOW = datetime(2026, 3, 2, 10, 5, tzinfo=UTC)
 
@@ -184,19 +185,42 @@ def test_a_cost_that_is_not_known_is_called_unknown(make_report):
     assert "cost        unknown, at list prices of 2026-03-02" in report_text(make_report(receipt=without_total))
 
 
+def receipt_of(*stays):
+    return receipt([Stay(**STAY | changes) for changes in stays], NOW)
+
+
+STAY = {
+    "attempt": 1, "instance_type": "g5.xlarge", "zone": "us-east-1a", "market": "spot", "is_reclaimed": False,
+    "began_at": NOW - timedelta(hours=1), "ended_at": NOW, "on_demand": Rate(Decimal("1.006"), "AWS Price List"),
+    "spot": ((NOW - timedelta(hours=5), Decimal("0.412")),), "spot_source": "DescribeSpotPriceHistory",
+    "volume_gib": 50, "has_public_ipv4": True, "gp3": Rate(Decimal("0.08"), "AWS Price List"),
+    "ipv4": Rate(Decimal("0.005"), "AWS Price List"), "training_seconds": 2700.0,
+}  # fmt: skip
+
+
 def test_a_receipt_is_shown_line_by_line(make_report):
-    line = ReceiptLine(
-        item="t3.medium spot",
-        quantity=Decimal(60),
-        unit="s",
-        unit_usd=Decimal("0.00001"),
-        usd=Decimal("0.0006"),
-        source="DescribeSpotPriceHistory",
-    )
-    receipt = Receipt(total_usd=Decimal("0.0006"), on_demand_usd=Decimal("0.0021"), lines=(line,), as_of=NOW)
-    shown = report_text(make_report(receipt=receipt))
-    assert "cost        $0.0006 (on-demand: $0.0021), at list prices of 2026-03-02 10:05 UTC" in shown
-    assert "t3.medium spot: 60 s × $0.00001 = $0.0006 (DescribeSpotPriceHistory)" in shown
+    shown = report_text(make_report(receipt=receipt_of({})))
+    # 0.412 + 50 / 730 × 0.08 + 0.005 = 0.4225 and 1.006 + 0.0105 = 1.0165; a quarter of the hour was not training
+    assert [line.strip() for line in shown.partition("  cost ")[2].partition("  checkpoint")[0].splitlines()] == [
+        "0.4225 USD, at list prices of 2026-03-02 10:05 UTC; on-demand it would have been 1.0165 USD: 58 % less",
+        "g5.xlarge, spot, us-east-1a: 3600 s × 0.412 per h = 0.4120 USD (DescribeSpotPriceHistory)",
+        "gp3 volume, 50 GiB: 0.06849 GB-month × 0.08 per GB-month = 0.0055 USD (AWS Price List)",
+        "public IPv4 address: 3600 s × 0.005 per h = 0.0050 USD (AWS Price List)",
+        "0.1056 USD of the total went for 15 min 0 s not spent training (boot, installation, repeated work)",
+        f"not included: {'; '.join(receipt_of({}).not_included)}",
+    ]
+
+
+def test_a_receipt_without_a_price_is_unknown_and_says_why(make_report):
+    shown = report_text(make_report(receipt=receipt_of({}, {"attempt": 2, "spot": ()}), attempts=2))
+    assert "cost        unknown, at list prices of" in shown
+    assert "attempt 1: g5.xlarge, spot, us-east-1a: 3600 s × 0.412 per h" in shown
+    assert "No price could be had for attempt 2: g5.xlarge, spot, us-east-1a" in shown
+
+
+def test_a_receipt_of_a_run_that_goes_on_is_so_far(make_report):
+    going = receipt_of({"ended_at": None, "training_seconds": None})
+    assert "cost        0.4225 USD so far, at list" in report_text(make_report(outcome=None, receipt=going))
 
 
 def test_a_failure_shows_the_end_of_the_log_and_what_to_do_next(make_report):
