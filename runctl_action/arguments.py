@@ -19,6 +19,7 @@ COMMANDS = {
     "list": "list the runs in the bucket",
     "stop": "end a run: SIGTERM, grace, last checkpoint",
     "collect": "settle every open run once (for a schedule)",
+    "quote": "say what a run would cost, and spend nothing",
     "emulator": "serve an emulated AWS on this machine",
 }
 
@@ -166,6 +167,18 @@ def _train(command: argparse.ArgumentParser) -> None:
     _add_settings(command, all_of_them=True)
 
 
+def _quote(command: argparse.ArgumentParser) -> None:
+    what = command.add_argument_group("This quote")
+    what.add_argument(
+        "set:script", metavar="SCRIPT", nargs="?", help="The script, relative to the working directory or the git root"
+    )
+    what.add_argument("--revision", metavar="COMMIT", default="HEAD", help="The commit to train [HEAD]")
+    what.add_argument("--emulate", action="store_true", help="At the prices of an emulated AWS in this process")
+    what.add_argument("--json", action="store_true", help="Print the quote as one JSON document on stdout")
+    _add_emulation(what, "With --emulate: ")
+    _add_settings(command, all_of_them=True)
+
+
 def _one_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", metavar="RUN", help="A run id, or its unique beginning")
     command.add_argument("--json", action="store_true", help="Print the report as one JSON document on stdout")
@@ -222,6 +235,7 @@ _ADD = {
     "list": _many_runs,
     "stop": _one_run,
     "collect": _collect,
+    "quote": _quote,
     "emulator": _emulator,
 }
 _USAGE = {"train": "runctl-action train [OPTIONS] SCRIPT [-- ARGS…]"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import signal
@@ -14,23 +13,18 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runctl_action import arguments
 from runctl_action.contract.documents import Report, Spec
-from runctl_action.contract.layout import Layout
-from runctl_action.errors import Cancelled, RunctlError, SettingsError, UsageError
+from runctl_action.errors import Cancelled, RunctlError, UsageError
 from runctl_action.report import meaning, terminal
+from runctl_action.wiring import Cloud, emulation, emulator_server, open_cloud, settler_of
 
 if TYPE_CHECKING:
-    from runctl_action.cloud.instances import Instances
-    from runctl_action.cloud.session import Session
-    from runctl_action.cloud.store import Store
     from runctl_action.run.observe import Knowledge
     from runctl_action.run.settle import Settler
-    from runctl_action.settings import Settings
 
 
 def run(argv: Sequence[str], environ: MutableMapping[str, str] = os.environ) -> int:
@@ -57,13 +51,13 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str] = os.environ) -> 
 
 def train(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
     """Trains one commit and follows it to its end; 0 exactly when the training succeeded."""
-    with _cloud(parsed, environ) as cloud:
+    with open_cloud(parsed, environ) as cloud:
         with _progress() as progress:
             report = _trained(parsed, cloud, progress)
         return _tell(parsed, report)
 
 
-def _trained(parsed: arguments.Parsed, cloud: _Cloud, progress: terminal.Progress) -> Report:
+def _trained(parsed: arguments.Parsed, cloud: Cloud, progress: terminal.Progress) -> Report:
     from runctl_action.run import request
     from runctl_action.run.observe import Knowledge, utc_now
 
@@ -76,6 +70,7 @@ def _trained(parsed: arguments.Parsed, cloud: _Cloud, progress: terminal.Progres
         environ=cloud.environ,
         store=cloud.store,
         instances=cloud.instances,
+        pricing=cloud.pricing,
         revision=parsed.revision,
         now=utc_now(),
     )
@@ -83,7 +78,7 @@ def _trained(parsed: arguments.Parsed, cloud: _Cloud, progress: terminal.Progres
     _describe(spec, is_new, progress)
     knowledge = Knowledge(me=_me(), can_upload=True)
     knowledge.timings["preparing"] = time.monotonic() - started
-    settler = _settler(cloud, spec.run_id, knowledge, progress, upload=prepared.upload_source, from_start=True)
+    settler = settler_of(cloud, spec.run_id, knowledge, progress, upload=prepared.upload_source, from_start=True)
     seen = settler.observer.observe(utc_now(), time.monotonic())
     if seen.is_finished and seen.report:
         if not parsed.again:
@@ -94,7 +89,7 @@ def _trained(parsed: arguments.Parsed, cloud: _Cloud, progress: terminal.Progres
     return _settled(settler, cloud, spec.run_id, until_training=not cloud.settings.wait)
 
 
-def _settled(settler: Settler, cloud: _Cloud, run_id: str, *, until_training: bool = False) -> Report:
+def _settled(settler: Settler, cloud: Cloud, run_id: str, *, until_training: bool = False) -> Report:
     """Settles; the first ^C asks the run to stop and waits for its end, the second ends its instances at once."""
     from runctl_action.run.observe import Observation, utc_now
     from runctl_action.run.settle import request_stop
@@ -119,19 +114,19 @@ def _settled(settler: Settler, cloud: _Cloud, run_id: str, *, until_training: bo
 
 def report(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
     """Shows a run as it is now, without acting on it."""
-    with _cloud(parsed, environ) as cloud, _progress() as progress:
+    with open_cloud(parsed, environ) as cloud, _progress() as progress:
         run_id = _find_run(cloud, parsed.run)
-        settler = _settler(cloud, run_id, _knowing_nothing(), progress, from_start=False)
+        settler = settler_of(cloud, run_id, _knowing_nothing(), progress, from_start=False)
         shown = settler.look()
     return _tell(parsed, shown)
 
 
 def logs(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
     """Prints a run's log to stdout; with --follow until the run is over."""
-    with _cloud(parsed, environ) as cloud:
+    with open_cloud(parsed, environ) as cloud:
         run_id = _find_run(cloud, parsed.run)
         printer = terminal.progress_for(sys.stdout, environ)
-        settler = _settler(cloud, run_id, _knowing_nothing(), printer, from_start=True)
+        settler = settler_of(cloud, run_id, _knowing_nothing(), printer, from_start=True)
         shown = settler.look()
         while parsed.follow and shown.outcome is None:
             time.sleep(2)
@@ -142,10 +137,10 @@ def logs(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
 
 def list_runs(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
     """One line a run, newest first: state, age, script, branch."""
-    with _cloud(parsed, environ) as cloud:
+    with open_cloud(parsed, environ) as cloud:
         with _progress() as progress:
             shown = [
-                _settler(cloud, run_id, _knowing_nothing(), progress, from_start=False).summary()
+                settler_of(cloud, run_id, _knowing_nothing(), progress, from_start=False).summary()
                 for run_id in _run_ids(cloud)
             ]
         shown.sort(key=lambda item: item.requested_at, reverse=True)
@@ -161,9 +156,9 @@ def stop(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
     from runctl_action.run.observe import utc_now
     from runctl_action.run.settle import request_stop
 
-    with _cloud(parsed, environ) as cloud, _progress() as progress:
+    with open_cloud(parsed, environ) as cloud, _progress() as progress:
         run_id = _find_run(cloud, parsed.run)
-        settler = _settler(cloud, run_id, _knowing_nothing(), progress, from_start=False)
+        settler = settler_of(cloud, run_id, _knowing_nothing(), progress, from_start=False)
         seen = settler.observer.observe(utc_now(), time.monotonic())
         if seen.is_finished and seen.report:
             progress.note(f"run {run_id} is over already")
@@ -177,11 +172,11 @@ def stop(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
 
 def collect(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
     """Settles every open run once: starts, new attempts, terminations, reports."""
-    with _cloud(parsed, environ) as cloud, _progress() as progress:
+    with open_cloud(parsed, environ) as cloud, _progress() as progress:
         done: list[Report] = []
         for item in list(cloud.store.list(cloud.layout.open_prefix())):
             run_id = item.key.rsplit("/", 1)[-1]
-            settler = _settler(cloud, run_id, _knowing_nothing(), progress, from_start=False)
+            settler = settler_of(cloud, run_id, _knowing_nothing(), progress, from_start=False)
             shown = settler.summary() if parsed.dry_run else settler.settle_once()[0]
             progress.note(f"{run_id}: {shown.outcome or shown.phase}")
             done.append(shown)
@@ -190,11 +185,31 @@ def collect(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
     return 0
 
 
+def quote(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
+    """Says what a run would cost; there is none."""
+    from runctl_action.run.quote import quote as quoted
+
+    with open_cloud(parsed, environ, needs_bucket=False) as cloud:
+        found = quoted(
+            cloud.settings,
+            cwd=Path.cwd(),
+            environ=cloud.environ,
+            instances=cloud.instances,
+            pricing=cloud.pricing,
+            revision=parsed.revision,
+        )
+    if parsed.json:
+        print(found.model_dump_json())
+    else:
+        terminal.print_quote(found, sys.stdout)
+    return 0
+
+
 def emulator(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
     """Serves an emulated AWS until it is interrupted."""
-    server = _emulator_server()
+    server = emulator_server()
     try:
-        return int(server.serve(port=parsed.port or 0, environ=environ, **_emulation(server, parsed)))
+        return int(server.serve(port=parsed.port or 0, environ=environ, **emulation(server, parsed)))
     except SystemExit:
         # werkzeug has said why on stderr, and ended the process.
         raise UsageError(f"port {parsed.port} cannot be listened on", "leave --port out: a free one is taken") from None
@@ -207,148 +222,12 @@ _COMMANDS: Mapping[str, Callable[[arguments.Parsed, MutableMapping[str, str]], i
     "list": list_runs,
     "stop": stop,
     "collect": collect,
+    "quote": quote,
     "emulator": emulator,
 }
 
 
-@dataclass
-class _Cloud:
-    settings: Settings
-    session: Session
-    store: Store
-    instances: Instances
-    layout: Layout
-    environ: Mapping[str, str]
-
-
-@contextlib.contextmanager
-def _cloud(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> Iterator[_Cloud]:
-    """Settings and the account they name; with --emulate, an account of its own for as long as this command runs."""
-    from runctl_action import settings as all_settings
-
-    with contextlib.ExitStack() as stack:
-        root = _root(environ)
-        settings = all_settings.load(flags=parsed.flags, environ=environ, root=root)
-        if parsed.emulate:
-            if not settings.wait:
-                raise SettingsError(
-                    "`wait: false` with --emulate: the emulator ends with this command, and the run with it",
-                    "start one that stays: runctl-action emulator",
-                )
-            environ = stack.enter_context(_emulated(parsed, environ, settings.region))
-            flags = parsed.flags | _emulated_account(settings, environ)
-            settings = all_settings.load(flags=flags, environ=environ, root=root)
-        from runctl_action.cloud import session as cloud_session
-        from runctl_action.cloud.instances import Instances
-        from runctl_action.cloud.store import Store
-
-        if not settings.bucket:
-            raise SettingsError(
-                "no bucket is set: a run keeps its source, log, checkpoints and result in one",
-                'set it in runctl.toml: bucket = "my-team-runctl"; without an account: runctl-action train --emulate …',
-            )
-        session = cloud_session.connect(environ, settings.region)
-        stack.callback(session.close)
-        yield _Cloud(
-            settings,
-            session,
-            Store(session, settings.bucket),
-            Instances(session),
-            Layout(prefix=settings.prefix),
-            environ,
-        )
-
-
-@contextlib.contextmanager
-def _emulated(parsed: arguments.Parsed, environ: Mapping[str, str], region: str | None) -> Iterator[dict[str, str]]:
-    server = _emulator_server()
-    with (
-        server.own_directory() as directory,
-        server.Emulator(directory, region=region or "us-east-1", **_emulation(server, parsed)) as emulated,
-    ):
-        kept = {name: value for name, value in environ.items() if not name.startswith("AWS_")}
-        yield kept | emulated.environ
-
-
-def _emulation(server: Any, parsed: arguments.Parsed) -> dict[str, Any]:
-    """What was chosen about the emulator. Raises UsageError."""
-    try:
-        server.Faults(parsed.faults)
-    except (ValueError, OSError) as error:
-        raise UsageError(f"--fault: {error}", "docs/faults.md has them all") from None
-    try:
-        delays = {name: float(seconds) for name, _, seconds in (delay.partition("=") for delay in parsed.delays)}
-        chosen = server.Delays(**delays)
-    except (TypeError, ValueError):
-        names = ", ".join(field.name for field in dataclasses.fields(server.Delays))
-        raise UsageError(
-            f"--delay {' '.join(parsed.delays)}: it is NAME=SECONDS, and NAME one of {names}", "--delay running=20"
-        ) from None
-    return {"faults": parsed.faults, "delays": chosen, "seconds_per_minute": parsed.hour / 60}
-
-
-def _emulated_account(settings: Settings, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Overrides for what the settings name of a real account: in an emulated one there is no such thing."""
-    ami = settings.ami if settings.ami and settings.ami.startswith("/") else None
-    account = {"bucket": environ["RUNCTL_BUCKET"], "instance-profile": environ["RUNCTL_INSTANCE_PROFILE"], "ami": ami}
-    return account | {"subnets": (), "security-groups": (), "allowed-account-ids": ()}
-
-
-def _emulator_server() -> Any:
-    try:
-        from runctl_action.emulator import server
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"the emulator needs a package that is not installed: {error.name}", "pip install 'runctl-action[emulator]'"
-        ) from error
-    return server
-
-
-def _settler(
-    cloud: _Cloud,
-    run_id: str,
-    knowledge: Knowledge,
-    progress: terminal.Progress,
-    *,
-    upload: Callable[[], Any] | None = None,
-    from_start: bool,
-) -> Settler:
-    from runctl_action.cloud.commands import Commands
-    from runctl_action.run import tools
-    from runctl_action.run.act import Actor
-    from runctl_action.run.follow import Follower
-    from runctl_action.run.observe import Observer, utc_now
-    from runctl_action.run.settle import Settler
-
-    follower = Follower(
-        cloud.store,
-        cloud.layout,
-        output=progress.output,
-        phase=progress.phase,
-        warn=progress.warn,
-        from_start=from_start,
-    )
-    actor = Actor(
-        store=cloud.store,
-        instances=cloud.instances,
-        commands=Commands(cloud.session),
-        layout=cloud.layout,
-        region=cloud.session.region,
-        run_id=run_id,
-        knowledge=knowledge,
-        upload_source=upload,
-        warn=progress.warn,
-        now=utc_now,
-        monotonic=time.monotonic,
-        sleep=time.sleep,
-        cache=tools.cache_directory(cloud.environ),
-        log_tail=follower.tail,
-    )
-    observer = Observer(cloud.store, cloud.instances, cloud.layout, run_id, knowledge)
-    return Settler(observer, actor, follower, progress, utc_now, time.monotonic)
-
-
-def _find_run(cloud: _Cloud, given: str) -> str:
+def _find_run(cloud: Cloud, given: str) -> str:
     """The run id that `given` is, or is the only beginning of."""
     found = [run_id for run_id in _run_ids(cloud) if run_id.startswith(given)]
     if given in found:
@@ -364,7 +243,7 @@ def _find_run(cloud: _Cloud, given: str) -> str:
     return found[0]
 
 
-def _run_ids(cloud: _Cloud) -> list[str]:
+def _run_ids(cloud: Cloud) -> list[str]:
     prefix = cloud.layout.run("x").base[:-1]
     return [
         item.key.removeprefix(prefix).split("/")[0]
@@ -412,16 +291,6 @@ def _knowing_nothing() -> Knowledge:
 
 def _me() -> str:
     return f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
-
-
-def _root(environ: Mapping[str, str]) -> Path | None:
-    from runctl_action.errors import NotARepository
-    from runctl_action.source.repository import open_repository
-
-    try:
-        return open_repository(Path.cwd(), environ).root
-    except NotARepository:
-        return None
 
 
 def _interrupt(*_: object) -> None:

@@ -30,7 +30,7 @@ OptionalNumber = Annotated[int | None, BeforeValidator(parsing.whole_number)]
 YesNo = Annotated[bool, BeforeValidator(parsing.boolean)]
 Duration = Annotated[int, BeforeValidator(parsing.duration)]
 Size = Annotated[int, BeforeValidator(parsing.size)]
-Money = Annotated[Decimal, BeforeValidator(parsing.money)]
+Money = Annotated[Decimal | None, BeforeValidator(parsing.money)]
 Words = Annotated[tuple[str, ...], BeforeValidator(parsing.words)]
 Arguments = Annotated[tuple[str, ...], BeforeValidator(parsing.shell_words)]
 Variables = Annotated[dict[str, str], BeforeValidator(parsing.pairs)]
@@ -88,6 +88,10 @@ class Settings(BaseSettings):
     instance_id: OptionalText = _setting(WHERE, "Train on this running instance; it is never powered off by us")
     allowed_account_ids: Words = _setting(WHERE, "Refuse credentials of any other account", ())
     spot: Spot = _setting(PRICE, "Spot instances: never, prefer (falls back to on-demand, loudly), require", "prefer")
+    max_price: Money = _setting(PRICE, "No offer may cost more, in USD per hour")
+    max_cost: Money = _setting(
+        PRICE, "The whole run may cost no more, in USD over all attempts: it is ended in time for a last checkpoint"
+    )
     max_duration: Duration = _setting(PRICE, "The training is ended after this long", 6 * 3600)
     hang_timeout: Duration = _setting(PRICE, "Ended after this long without output or a new checkpoint", 0)
     grace: Duration = _setting(PRICE, "Between SIGTERM and SIGKILL, for a last checkpoint", 60)
@@ -183,6 +187,8 @@ class Settings(BaseSettings):
         return {
             "instance_type": list(self.instance_type),
             "spot": self.spot,
+            "max_price": None if self.max_price is None else str(self.max_price),
+            "max_cost": None if self.max_cost is None else str(self.max_cost),
             "ami": self.ami,
             "subnets": list(self.subnets),
             "security_groups": list(self.security_groups),

@@ -49,6 +49,7 @@ class Image:
 class Subnet:
     id: str
     zone: str
+    assigns_public_ipv4: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,16 +126,14 @@ class Instances:
         with aws_errors("ec2:DescribeSubnets"):
             if chosen:
                 found = self._ec2.describe_subnets(SubnetIds=list(chosen))["Subnets"]
-                by_id = {item["SubnetId"]: Subnet(item["SubnetId"], item["AvailabilityZone"]) for item in found}
+                by_id = {item["SubnetId"]: _subnet(item) for item in found}
                 return tuple(by_id[subnet] for subnet in chosen)
             found = self._ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"]
         if not found:
             raise CloudError(
                 f"there is no default subnet in {self._session.region}", 'name some: subnets = ["subnet-…"]'
             )
-        return tuple(
-            sorted((Subnet(item["SubnetId"], item["AvailabilityZone"]) for item in found), key=lambda s: s.zone)
-        )
+        return tuple(sorted((_subnet(item) for item in found), key=lambda subnet: subnet.zone))
 
     def profile_role_id(self, profile: str) -> str:
         """The unique id (AROA…) of the instance profile's role: the first half of its hosts' aws:userid."""
@@ -336,6 +335,10 @@ def require_state(instance: Instance | None, instance_id: str, allowed: Sequence
             advice.format(id=instance.id),
         )
     return instance
+
+
+def _subnet(item: Mapping[str, Any]) -> Subnet:
+    return Subnet(item["SubnetId"], item["AvailabilityZone"], bool(item.get("MapPublicIpOnLaunch")))
 
 
 def _instance(item: Mapping[str, Any]) -> Instance:

@@ -21,7 +21,7 @@ def rank(
 ) -> tuple[Offer, ...]:
     """Offers, best first. `zones` are (zone, subnet id); `prices` in USD/h by (market, type, zone), a missing one is
     unknown. Spot comes before on-demand under `prefer`; the types' own order stays unless the first is `cheapest`;
-    among zones the cheaper is first. Offers known to cost more than `max_price` are left out."""
+    among zones the cheaper is first. Under `max_price` only offers that are known to cost no more are left."""
     cheapest = bool(instance_types) and instance_types[0] == "cheapest"
     types = list(dict.fromkeys(name for name in instance_types if name != "cheapest"))
     markets: list[Market] = {"never": ["on-demand"], "prefer": ["spot", "on-demand"], "require": ["spot"]}[spot]  # type: ignore[assignment]
@@ -38,7 +38,8 @@ def rank(
             for name in types
             for zone, subnet in zones
         ]
-        offers = [o for o in offers if max_price is None or o.usd_per_hour is None or o.usd_per_hour <= max_price]
+        if max_price is not None:
+            offers = [o for o in offers if o.usd_per_hour is not None and o.usd_per_hour <= max_price]
         order = {name: index for index, name in enumerate(types)}
         offers.sort(
             key=lambda o: (0 if cheapest else order[o.instance_type], o.usd_per_hour is None, o.usd_per_hour or 0)

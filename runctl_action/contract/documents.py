@@ -165,8 +165,11 @@ class InstanceRecord(Document):
     userid: str
     launched_at: datetime
     deadline: datetime | None = None
+    # Prices at the launch, in USD per hour; None where they could not be had.
     usd_per_hour: Decimal | None = None
-    architecture: str = "x86_64"
+    on_demand_usd_per_hour: Decimal | None = None
+    volume_gib: int = 0
+    has_public_ipv4: bool = False
 
 
 class End(Document):
@@ -250,6 +253,12 @@ class Result(Document):
     at: datetime
 
 
+class Budget(Document):
+    """Until when, by the host's own clock, the training may go on under `max-cost`."""
+
+    until: datetime
+
+
 class Order(Document):
     """What the SSM command tells the host process; it trusts this, and from the bucket only what it can verify."""
 
@@ -264,6 +273,8 @@ class Order(Document):
     resume_from: Checkpoint | None = None
     power_off: bool = True
     deadline: datetime | None = None
+    # Seconds from now after which `max-cost` would be passed; a Budget in the bucket replaces it.
+    budget_seconds: float | None = None
 
 
 class Synced(BaseModel):
@@ -346,3 +357,30 @@ class Report(Document):
     log_tail: tuple[Sentence, ...] = ()
     requested_at: datetime
     ended_at: datetime | None = None
+
+
+class QuotedOffer(BaseModel):
+    """`usd_per_hour` is None where the price could not be had."""
+
+    market: Market
+    type: str
+    zone: str | None
+    usd_per_hour: Decimal | None = None
+    source: str | None = None
+    as_of: datetime | None = None
+
+
+class Quote(Document):
+    """Offers in the order in which they would be asked for. Amounts are for compute, at the best offer's price."""
+
+    script: OsString
+    commit: str
+    manifest: Synced
+    offers: tuple[QuotedOffer, ...]
+    max_duration_seconds: int
+    max_duration_usd: Decimal | None = None
+    max_cost_usd: Decimal | None = None
+    # What max-cost buys: at the best offer's price, and at the on-demand price that a budget reckons with.
+    max_cost_seconds: int | None = None
+    max_cost_seconds_at_least: int | None = None
+    unknown: tuple[str, ...] = ()

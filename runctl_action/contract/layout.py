@@ -97,6 +97,9 @@ class RunLayout:
     def instance(self, attempt: int) -> str:
         return f"{self.base}/attempts/{attempt}/instance.json"
 
+    def budget(self, attempt: int) -> str:
+        return f"{self.base}/attempts/{attempt}/budget.json"
+
     def end(self, attempt: int) -> str:
         return f"{self.base}/attempts/{attempt}/end.json"
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from runctl_action.emulator import access, policies, s3, signing, wire
 from runctl_action.emulator.ec2 import Ec2
-from runctl_action.emulator.faults import Faults
+from runctl_action.emulator.faults import Faults, parse
 from runctl_action.emulator.imds import Imds
 from runctl_action.emulator.instances import Lives
 from runctl_action.emulator.prices import Prices
@@ -247,8 +247,10 @@ class Emulator:
         """GET lists the faults, POST adds those in the body (one a line), DELETE takes all away."""
         try:
             if call.method == "POST":
-                for line in filter(None, (line.strip() for line in call.body.decode().splitlines())):
-                    self.world.faults.add(line)
+                # Parsed first: a file is named on the command line only.
+                lines = (line.partition("#")[0].strip() for line in call.body.decode().splitlines())
+                for fault in [parse(line) for line in lines if line]:
+                    self.world.faults.add(fault.text)
             elif call.method == "DELETE":
                 self.world.faults.clear()
         except (ValueError, OSError) as error:

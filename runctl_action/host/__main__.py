@@ -122,6 +122,8 @@ class HostRun:
         env = self._install(spec)
         if self.is_stopped:
             return "cancelled", "stopped", "stopped before the training began"
+        if self.heartbeat.budget_left() <= 0:
+            return "timed-out", "budget", "the run reached max-cost before the training began"
         ended = self._train(spec, env)
         outcome, cause, message = judge(ended)
         if outcome == "succeeded" and spec.training.require_checkpoint and not self._has_good_checkpoint():
@@ -175,10 +177,16 @@ class HostRun:
             return dict(self.environ) | {"PYTHONUNBUFFERED": "1"}
         env = environment.variables(self.environ, where)
         for command in plan.commands:
-            self.supervised = Supervised(self.journal, "installing", Limits(max_seconds=3600, grace_seconds=5))
+            self.supervised = Supervised(
+                self.journal,
+                "installing",
+                Limits(max_seconds=3600, grace_seconds=5, budget_left=self.heartbeat.budget_left),
+            )
             if self.is_stopped:
                 break
             ended = self.supervised.run(command, cwd=self.source, env=env)
+            if ended.because == "budget":
+                break
             if ended.because != "stopped" and ended.exit_code != 0:
                 how = f"exit code {ended.exit_code}" if ended.exit_code is not None else f"signal {ended.signal}"
                 raise InstallError(f"installing {plan.what} failed: {how}", "its output is in the log")
@@ -213,6 +221,7 @@ class HostRun:
             max_seconds=training.max_duration_seconds,
             hang_seconds=training.hang_timeout_seconds,
             grace_seconds=training.grace_seconds,
+            budget_left=self.heartbeat.budget_left,
             progressed_at=lambda: self.checkpoints.changed_at if self.checkpoints else 0.0,
         )
         supervised = self.supervised = Supervised(self.journal, "training", limits)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from runctl_action.contract.documents import Order, Phase, PhaseTime, Status
+from runctl_action.contract.documents import Budget, Order, Phase, PhaseTime, Status, Stop
 from runctl_action.host.bucket import HostBucket
 
 _FAST_SECONDS, _SLOW_SECONDS, _SLOW_AFTER_SECONDS = 2.0, 5.0, 600.0
@@ -31,6 +31,8 @@ class Heartbeat:
         self._phases: list[PhaseTime] = []
         self._at = datetime.now(UTC)
         self.detail = ""
+        # Monotonic seconds at which `max-cost` would be passed.
+        self.budget_ends_at = self._started + order.budget_seconds if order.budget_seconds is not None else None
         self.log_segments: Callable[[], int] = lambda: 0
         self.checkpoints: Callable[[], int] = lambda: 0
         self.warnings: list[str] = []
@@ -64,6 +66,7 @@ class Heartbeat:
             try:
                 self._write()
                 self._look_for_stop()
+                self._look_for_budget()
             except Exception as error:  # noqa: BLE001
                 print(f"heartbeat: {error!r}", file=sys.stderr)
             if is_last:
@@ -88,13 +91,23 @@ class Heartbeat:
         )
         self._bucket.put_document(self._bucket.own.status, status)
 
+    def budget_left(self) -> float:
+        """Seconds; without end where there is no budget."""
+        return float("inf") if self.budget_ends_at is None else self.budget_ends_at - time.monotonic()
+
+    def _look_for_budget(self) -> None:
+        """Whoever settles works out anew, at the prices there really were, how long this may go on."""
+        if self.budget_ends_at is None:
+            return
+        stored = self._bucket.get(self._bucket.run.budget(self._order.attempt))
+        if stored is not None:
+            until = Budget.model_validate_json(stored).until
+            self.budget_ends_at = time.monotonic() + (until - datetime.now(UTC)).total_seconds()
+
     def _look_for_stop(self) -> None:
         if self._is_stopped:
             return
         stored = self._bucket.get(self._bucket.run.stop)
-        if stored is not None:
-            from runctl_action.contract.documents import Stop
-
-            if Stop.model_validate_json(stored).attempt >= self._order.attempt:
-                self._is_stopped = True
-                self._on_stop()
+        if stored is not None and Stop.model_validate_json(stored).attempt >= self._order.attempt:
+            self._is_stopped = True
+            self._on_stop()

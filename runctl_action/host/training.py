@@ -34,11 +34,12 @@ class Ended:
 
 @dataclass
 class Limits:
-    """0 is no limit. `progressed_at` (monotonic) is when the last checkpoint changed."""
+    """0 is no limit. `progressed_at` (monotonic) is when the last checkpoint changed; `budget_left` is in seconds."""
 
     max_seconds: float = 0
     hang_seconds: float = 0
     grace_seconds: float = 60
+    budget_left: Callable[[], float] = lambda: float("inf")
     progressed_at: Callable[[], float] = lambda: 0.0
 
 
@@ -111,6 +112,8 @@ class Supervised:
         limits = self._limits
         if limits.max_seconds and elapsed > limits.max_seconds:
             self.end("max-duration")
+        if limits.budget_left() <= 0:
+            self.end("budget")
         quiet_since = max(self._last_output, limits.progressed_at())
         if limits.hang_seconds and now - quiet_since > limits.hang_seconds:
             self.end("hung")

@@ -127,7 +127,7 @@ def hint(report: Report) -> str:
         "no-checkpoint": f"compare the paths that the script writes with the setting `checkpoints`; the log: {logs}",
         "usage": "the settings there are: runctl-action train --help",
         "source": "see what is tracked: git status && git ls-files",
-        "cloud": f"name more than one `instance-type`, or set `spot` to prefer; then: {again}",
+        "cloud": _after_a_refusal(report, again),
         "sync": f"send it once more: {again}",
         "spot-reclaimed": go_on,
         "host-stopped": go_on,
@@ -139,6 +139,14 @@ def hint(report: Report) -> str:
         "defect": f"please report it, with: {command(['runctl-action', 'report', '--json', report.run_id])}",
     }
     return advice[report.cause] if report.cause else f"read the log: {logs}"
+
+
+def _after_a_refusal(report: Report, again: str) -> str:
+    if "is not allowed" in report.message:
+        return f"allow what is named in the launcher's policy; then: {again}"
+    if "refused" in report.message:
+        return f"name more than one `instance-type` or more `subnets`, or set `spot` to prefer; then: {again}"
+    return f"see what the message names; then: {again}"
 
 
 def _happened(report: Report) -> str:

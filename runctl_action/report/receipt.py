@@ -15,7 +15,7 @@ from fractions import Fraction
 from runctl_action.contract.documents import Market, Receipt, ReceiptLine
 
 # AWS bills instances, gp3 and addresses by the second, each for at least this long.
-_MINIMUM_SECONDS = 60
+MINIMUM_SECONDS = 60
 _MONTH_HOURS = 730
 _PLACES = 6
 _NOT_INCLUDED = (
@@ -124,7 +124,7 @@ class _Bill:
 
 
 def _bill(stay: Stay, now: datetime) -> _Bill:
-    seconds = max(_MINIMUM_SECONDS, _whole_seconds((stay.ended_at or now) - stay.began_at))
+    seconds = max(MINIMUM_SECONDS, _whole_seconds((stay.ended_at or now) - stay.began_at))
     compute = list(_compute(stay, seconds))
     at_list_price = _charge(stay, "on-demand", seconds, stay.on_demand)
     on_demand = compute[0] if stay.market == "existing" else at_list_price

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from runctl_action.contract.documents import Report
+from runctl_action.contract.documents import Quote, Report
 from runctl_action.report import meaning
 from runctl_action.report.wording import age, cost, duration, log_line, size, visible
 
@@ -202,11 +202,38 @@ def print_runs(reports: Sequence[Report], stream: TextIO, now: datetime | None =
         state = f"{report.outcome}{f' ({report.cause})' if report.cause else ''}" if report.outcome else report.phase
         since = age(now - report.requested_at)
         rows.append((report.run_id, state, since, visible(report.script), visible(report.branch or "-")))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    for row in rows if reports else []:
-        _write(stream, "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    if not reports:
+    if reports:
+        _write_columns(rows, stream)
+    else:
         _write(stream, "no runs yet; the first: runctl-action train SCRIPT")
+
+
+def print_quote(quote: Quote, stream: TextIO) -> None:
+    """What would be synced, the offers in order, and what a time or an amount comes to."""
+    synced = quote.manifest
+    _write(stream, f"{visible(quote.script)} at {quote.commit[:12]}: {synced.files} files, {size(synced.bytes)}")
+    rows = [("MARKET", "TYPE", "ZONE", "USD/H", "SOURCE")]
+    for offer in quote.offers:
+        hourly = f"{offer.usd_per_hour:.4f}" if offer.usd_per_hour is not None else "unknown"
+        source = f"{offer.source}, {offer.as_of:%Y-%m-%d %H:%M} UTC" if offer.source and offer.as_of else "-"
+        rows.append((offer.market, offer.type, offer.zone or "-", hourly, source))
+    _write_columns(rows, stream)
+    if quote.max_duration_usd is not None:
+        limit = duration(quote.max_duration_seconds)
+        _write(
+            stream, f"max-duration, {limit}, at the first offer's price: {quote.max_duration_usd:.4f} USD for compute"
+        )
+    if quote.max_cost_seconds is not None:
+        least = f", at least {duration(quote.max_cost_seconds_at_least)}" if quote.max_cost_seconds_at_least else ""
+        _write(stream, f"max-cost, {quote.max_cost_usd} USD, buys up to {duration(quote.max_cost_seconds)}{least}")
+    for why in quote.unknown:
+        _write(stream, f"a price is unknown: {why}")
+
+
+def _write_columns(rows: Sequence[tuple[str, ...]], stream: TextIO) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        _write(stream, "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 class _Lines:

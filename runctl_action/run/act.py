@@ -22,6 +22,7 @@ from runctl_action.cloud.instances import (
 )
 from runctl_action.cloud.store import Store
 from runctl_action.contract.documents import (
+    Budget,
     Claim,
     End,
     InstanceRecord,
@@ -35,10 +36,12 @@ from runctl_action.contract.layout import Layout, client_token
 from runctl_action.errors import CloudError, RunctlError
 from runctl_action.run import decide, tools
 from runctl_action.run.observe import Attempt, Knowledge, Observation
-from runctl_action.run.summary import summarize
+from runctl_action.run.pricing import Pricing
+from runctl_action.run.summary import fallback, summarize
 
 # Who launches says so for this long; a launcher that died is taken over afterwards.
-_CLAIM = timedelta(minutes=3)
+_CLAIM = timedelta(minutes=1)
+_RENEW = timedelta(seconds=30)
 _URL_SECONDS = 900
 _BACK_OFF_FOR = timedelta(minutes=5)
 
@@ -60,6 +63,7 @@ class Actor:
     monotonic: Callable[[], float]
     sleep: Callable[[float], None]
     cache: Path
+    pricing: Pricing
     log_tail: Callable[[], Sequence[str]] = field(default=lambda: ())
 
     def act(self, action: decide.Action, seen: Observation) -> None:
@@ -83,6 +87,8 @@ class Actor:
                 self._probe(instance_id)
             case decide.Start():
                 self._start(seen, action)
+            case decide.Afford(attempt=number):
+                self._afford(seen, seen.attempts[number - 1])
             case decide.EndAttempt():
                 self._end(seen, action)
             case decide.Finish():
@@ -96,10 +102,11 @@ class Actor:
         self.store.put(self.layout.open_marker(self.run_id), b"")
         self.store.put(self.layout.run(self.run_id).claim(number), claim.to_json(), if_none_match=True)
 
-    def _take_over(self, attempt: Attempt) -> None:
+    def _take_over(self, attempt: Attempt) -> bool:
+        """Claims it anew; False when somebody else was first."""
         claim = attempt.claim.model_copy(update={"owner": self.knowledge.me, "until": self.now() + _CLAIM})
         key = self.layout.run(self.run_id).claim(attempt.number)
-        self.store.put(key, claim.to_json(), if_match=attempt.claim_etag)
+        return self.store.put(key, claim.to_json(), if_match=attempt.claim_etag) is not None
 
     def _upload(self) -> None:
         """Starts the upload beside the launch; `knowledge` says how it ends."""
@@ -125,6 +132,8 @@ class Actor:
     def _launch(self, seen: Observation, attempt: Attempt) -> None:
         """One offer: the exact call is written down before it is made, so that whoever repeats it makes the same."""
         launch = seen.spec.launch
+        if attempt.claim.until - self.now() < _RENEW and not self._take_over(attempt):
+            return
         if launch.get("instance_id"):
             self._use_existing(seen, attempt, str(launch["instance_id"]))
             return
@@ -155,7 +164,9 @@ class Actor:
             return
         self.knowledge.timings["launching"] = self.monotonic() - started
         self.store.put(key, tried.model_copy(update={"instance_id": instance.id}).to_json())
-        self._adopt(seen, attempt.number, instance.id, tried.offer.market)
+        if tried.offer.market == "on-demand":
+            self._tell_fallback(seen, attempt, tried.offer)
+        self._adopt(seen, attempt.number, instance.id, tried)
 
     def _written(self, seen: Observation, attempt: Attempt, index: int, offer: Offer) -> OfferTried:
         launch = seen.spec.launch
@@ -190,10 +201,11 @@ class Actor:
         """The best offer that this attempt has not tried; what an earlier attempt lost its host on comes last."""
         launch = seen.spec.launch
         subnets = self.instances.subnets(launch.get("subnets") or ())
-        max_price = Decimal(str(launch["max_price"])) if launch.get("max_price") is not None else None
-        ranked = offers.rank(
-            launch["instance_type"], [(s.zone, s.id) for s in subnets], launch["spot"], {}, max_price=max_price
-        )
+        max_price = Decimal(launch["max_price"]) if launch.get("max_price") is not None else None
+        zones = [(subnet.zone, subnet.id) for subnet in subnets]
+        types = [name for name in launch["instance_type"] if name != "cheapest"]
+        prices = self.pricing.of_offers(types, [zone for zone, _ in zones], launch["spot"])
+        ranked = offers.rank(launch["instance_type"], zones, launch["spot"], prices, max_price=max_price)
         tried = {_place(t.offer) for t in attempt.tried}
         lost: set[tuple[Market, str, str | None]] = {
             (a.record.market, a.record.instance_type, a.record.zone)
@@ -205,23 +217,37 @@ class Actor:
         left.sort(key=lambda offer: _place(offer) in lost)
         return left[0] if left else None
 
-    def _adopt(self, seen: Observation, number: int, instance_id: str, market: Market | None = None) -> None:
+    def _adopt(self, seen: Observation, number: int, instance_id: str, tried: OfferTried | None = None) -> None:
         """Writes the winner; whoever is second finds another there, and its instance is terminated as a loser."""
         instance = self.instances.find(instance_id)
         launch = seen.spec.launch
-        tried = next((t for t in seen.attempts[number - 1].tried if t.instance_id == instance_id), None)
-        tried = tried or (seen.attempts[number - 1].tried[-1] if seen.attempts[number - 1].tried else None)
+        # Who adopts by the tag alone: it is of the last offer, or of the one that was noted.
+        known = seen.attempts[number - 1].tried
+        tried = tried or next((t for t in known if t.instance_id == instance_id), known[-1] if known else None)
         record = InstanceRecord(
             instance_id=instance_id,
             instance_type=instance.type if instance else tried.offer.instance_type if tried else "unknown",
             zone=instance.zone if instance else (tried.offer.zone or "") if tried else "",
-            market=market or (instance.market if instance else "on-demand"),
+            market=tried.offer.market if tried else instance.market if instance else "on-demand",
             userid=f"{launch['role_id']}:{instance_id}",
             launched_at=(instance.launched_at if instance and instance.launched_at else self.now()),
             deadline=instance.deadline if instance else None,
+            usd_per_hour=tried.offer.usd_per_hour if tried else None,
+            on_demand_usd_per_hour=self.pricing.on_demand(instance.type) if instance else None,
+            volume_gib=sum(d["Ebs"]["VolumeSize"] for d in tried.parameters["BlockDeviceMappings"]) if tried else 0,
+            has_public_ipv4=self._gets_public_ipv4(tried.offer.subnet) if tried else False,
         )
         self.store.put(self.layout.run(self.run_id).instance(number), record.to_json(), if_none_match=True)
         self.knowledge.looked_at_ec2_at = float("-inf")
+
+    def _gets_public_ipv4(self, subnet: str | None) -> bool:
+        return any(found.assigns_public_ipv4 for found in self.instances.subnets([subnet] if subnet else ()))
+
+    def _tell_fallback(self, seen: Observation, attempt: Attempt, offer: Offer) -> None:
+        """Loud, and with the difference: people who ask for spot expect its price."""
+        told = fallback(attempt.tried, offer, seen.spec.training.max_duration_seconds)
+        if told:
+            self.warn(told)
 
     def _use_existing(self, seen: Observation, attempt: Attempt, instance_id: str) -> None:
         try:
@@ -274,7 +300,12 @@ class Actor:
             resume_from=action.resume_from,
             power_off=record.market != "existing",
             deadline=record.deadline,
+            budget_seconds=self.pricing.seconds_left(seen, attempt),
         )
+        if order.budget_seconds is not None and order.budget_seconds <= 0:
+            message = "max-cost leaves no time to train: it went into earlier attempts, or into launching"
+            self._end(seen, decide.EndAttempt(action.attempt, "timed-out", "budget", message))
+            return
         package = tools.host_package()
         uv = tools.uv_archive(self.knowledge.platforms[action.instance_id], self.cache)
         package_key = self.layout.tool(package.sha256, package.name)
@@ -297,6 +328,14 @@ class Actor:
             return
         self.knowledge.started_at[action.instance_id] = self.monotonic()
 
+    def _afford(self, seen: Observation, attempt: Attempt) -> None:
+        """Tells the host how long it may go on, in its own time: at real prices that is longer than at the ceiling."""
+        self.knowledge.afforded_at = self.monotonic()
+        left = self.pricing.seconds_left(seen, attempt)
+        if left is not None and attempt.status is not None:
+            budget = Budget(until=attempt.status.at + timedelta(seconds=left))
+            self.store.put(self.layout.run(self.run_id).budget(attempt.number), budget.to_json())
+
     def _end(self, seen: Observation, action: decide.EndAttempt) -> None:
         keys = self.layout.run(self.run_id)
         if action.cause == "sync":
@@ -310,7 +349,10 @@ class Actor:
         self.knowledge.looked_at_ec2_at = float("-inf")
 
     def _finish(self, seen: Observation) -> None:
-        report = summarize(seen, uri=self.store.uri, log_tail=self.log_tail())
+        receipt = self.pricing.receipt(seen)
+        report = summarize(
+            seen, uri=self.store.uri, log_tail=self.log_tail(), receipt=receipt, unpriced=self.pricing.problems
+        )
         self.store.put(self.layout.run(self.run_id).report, report.to_json())
         self.store.delete(self.layout.open_marker(self.run_id))
 

@@ -21,6 +21,10 @@ _RECLAIM_WINDOW = timedelta(minutes=6)
 # Telling a host again is idempotent, and finds out when its process has died without a word.
 _START_AGAIN_SECONDS = 10.0
 _START_FAILURES = 3
+# What a host may take, beside the grace, from being asked to stop to its result.
+_STOPPING = timedelta(minutes=2)
+# How often what a run may still cost is worked out again.
+_AFFORD_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,13 @@ class EndAttempt:
 
 
 @dataclass(frozen=True)
+class Afford:
+    """Work out how long the host may go on under `max-cost`, at the prices there really were."""
+
+    attempt: int
+
+
+@dataclass(frozen=True)
 class Finish:
     """Write the final report and take the open marker away."""
 
@@ -96,7 +107,19 @@ class Done:
 
 
 Action = (
-    Wait | OpenAttempt | TakeOver | Upload | Launch | Adopt | Terminate | Probe | Start | EndAttempt | Finish | Done
+    Wait
+    | OpenAttempt
+    | TakeOver
+    | Upload
+    | Launch
+    | Adopt
+    | Terminate
+    | Probe
+    | Start
+    | Afford
+    | EndAttempt
+    | Finish
+    | Done
 )
 
 
@@ -280,9 +303,24 @@ def _before_start(seen: Observation, last: Attempt) -> Action:
 def _while_running(seen: Observation, last: Attempt) -> Action:
     assert last.record is not None
     silent = seen.monotonic - seen.knowledge.beat_changed_at
+    if seen.stop is not None and seen.is_stopped:
+        grace = timedelta(seconds=seen.spec.training.grace_seconds) + _STOPPING
+        if silent > STALE_SECONDS or seen.now - seen.stop.at > grace:
+            return _stop_by_force(last, f"asked to stop, and silent for {silent:.0f} s")
     if silent > _ABANDONED_SECONDS and last.record.market != "existing":
         return Terminate((last.record.instance_id,), f"no heartbeat for {silent:.0f} s")
     if silent > STALE_SECONDS:
         state = last.instance.state if last.instance else "unknown"
         return Wait(5, f"a heartbeat: none for {silent:.0f} s, the instance is {state}")
+    has_budget = seen.spec.launch.get("max_cost") is not None and last.status is not None
+    if has_budget and seen.monotonic - seen.knowledge.afforded_at > _AFFORD_SECONDS:
+        return Afford(last.number)
     return Wait(5 if seen.now - last.record.launched_at > timedelta(minutes=15) else 1, "the training")
+
+
+def _stop_by_force(last: Attempt, why: str) -> Action:
+    assert last.record is not None
+    if last.record.market != "existing":
+        return Terminate((last.record.instance_id,), why)
+    message = f"{why}; {last.record.instance_id} is yours and was left as it is"
+    return EndAttempt(last.number, "cancelled", "stopped", message)

@@ -78,6 +78,7 @@ class Knowledge:
     beat: tuple[int, int] = (0, -1)
     beat_changed_at: float = 0.0
     looked_at_ec2_at: float = float("-inf")
+    afforded_at: float = float("-inf")
     instances: tuple[Instance, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
-from runctl_action.cloud.instances import Instances, require_state
+from runctl_action.cloud import offers
+from runctl_action.cloud.instances import Instances, Subnet, require_state
 from runctl_action.cloud.store import Store
-from runctl_action.contract.documents import Claim, Packs, Spec
+from runctl_action.contract.documents import Claim, Offer, Packs, Spec
 from runctl_action.contract.layout import Layout
 from runctl_action.errors import SettingsError
+from runctl_action.report.receipt import MINIMUM_SECONDS
+from runctl_action.run.pricing import Pricing
 from runctl_action.settings import Settings
 from runctl_action.source import packs as source_packs
 from runctl_action.source import repository as source_repository
@@ -35,6 +39,7 @@ def prepare(
     environ: Mapping[str, str],
     store: Store,
     instances: Instances,
+    pricing: Pricing,
     revision: str,
     now: datetime,
 ) -> Request:
@@ -45,7 +50,7 @@ def prepare(
         raise SettingsError("no script was given", "runctl-action train SCRIPT [-- ARGS…]")
     script = source_repository.find_script(repository, cwd, settings.script, revision)
     source = source_repository.read_source(repository, revision, settings.source, settings.max_file_bytes)
-    launch = settings.launch_record() | _checked_cloud(settings, store, instances)
+    launch = settings.launch_record() | _checked_cloud(settings, store, instances, pricing)
     training = settings.training()
     name = settings.name or Path(script).stem
     identity = json.dumps(
@@ -91,6 +96,9 @@ def prepare(
 def submit(request: Request, store: Store, layout: Layout) -> tuple[Spec, bool]:
     """Writes the spec once. The one in the bucket (ours, or that of whoever asked first), and whether it is new."""
     key = layout.run(request.spec.run_id).spec
+    if (stored := store.get(key)) is not None:
+        return Spec.model_validate_json(stored.data), False
+    # The marker first: a run that nobody would find again must not be there, not for an instant.
     store.put(layout.open_marker(request.spec.run_id), b"")
     if store.put(key, request.spec.to_json(), if_none_match=True) is not None:
         return request.spec, True
@@ -107,7 +115,7 @@ def open_again(spec: Spec, store: Store, layout: Layout, *, attempts: int, me: s
     store.put(layout.run(spec.run_id).claim(attempts + 1), claim.to_json(), if_none_match=True)
 
 
-def _checked_cloud(settings: Settings, store: Store, instances: Instances) -> dict[str, object]:
+def _checked_cloud(settings: Settings, store: Store, instances: Instances, pricing: Pricing) -> dict[str, object]:
     """Asks AWS about everything that the launch will name, so that a typing error costs a second and no money."""
     store.check()
     if settings.instance_id:
@@ -126,8 +134,43 @@ def _checked_cloud(settings: Settings, store: Store, instances: Instances) -> di
         )
     for name in types:
         instances.image(settings.ami, name)
-    instances.subnets(settings.subnets)
+    subnets = instances.subnets(settings.subnets)
+    _check_prices(settings, ranked_offers(settings, subnets, pricing), pricing)
     return {"role_id": role_id}
+
+
+def ranked_offers(settings: Settings, subnets: Sequence[Subnet], pricing: Pricing) -> tuple[Offer, ...]:
+    """What a launch would ask for, in this order."""
+    zones = [(subnet.zone, subnet.id) for subnet in subnets]
+    types = [name for name in settings.instance_type if name != "cheapest"]
+    prices = pricing.of_offers(types, [zone for zone, _ in zones], settings.spot)
+    return offers.rank(settings.instance_type, zones, settings.spot, prices, max_price=settings.max_price)
+
+
+def _check_prices(settings: Settings, ranked: Sequence[Offer], pricing: Pricing) -> None:
+    if not ranked:
+        why = f" ({'; '.join(pricing.problems)})" if pricing.problems else ""
+        raise SettingsError(
+            f"no offer is known to cost at most max-price, {settings.max_price} USD/h{why}",
+            f"see what there is: runctl-action quote {settings.script}",
+        )
+    if settings.max_cost is None:
+        return
+    unknown = [o.instance_type for o in ranked if pricing.on_demand(o.instance_type) is None]
+    if unknown and settings.max_price is None:
+        raise SettingsError(
+            f"max-cost cannot be kept: the price of {unknown[0]} is unknown ({'; '.join(pricing.problems) or 'none'})",
+            "set max-price too: it is then taken as the most that an hour can cost",
+        )
+    seconds = MINIMUM_SECONDS + settings.grace
+    hourly = min(pricing.on_demand(o.instance_type) or settings.max_price or Decimal(0) for o in ranked)
+    least = hourly * seconds / 3600
+    if settings.max_cost < least:
+        raise SettingsError(
+            f"max-cost is {settings.max_cost} USD, and {seconds} s, the least that is billed with the grace for a last "
+            f"checkpoint, cost {least:.4f} USD at {hourly} USD/h",
+            f"raise max-cost, or choose a cheaper instance-type: runctl-action quote {settings.script}",
+        )
 
 
 def _slug(name: str) -> str:

@@ -69,10 +69,19 @@ class Settler:
 
     def summary(self) -> Report:
         """The report as of now, without the log."""
-        return self.report(self.observer.observe(self.clock(), self.monotonic()))
+        seen = self.observer.observe(self.clock(), self.monotonic())
+        return seen.report if seen.is_finished and seen.report else self.report(seen)
 
     def report(self, seen: Observation) -> Report:
-        return summarize(seen, uri=self.actor.store.uri, log_tail=self.follower.tail())
+        pricing = self.actor.pricing
+        receipt = pricing.receipt(seen)
+        return summarize(
+            seen,
+            uri=self.actor.store.uri,
+            log_tail=self.follower.tail(),
+            receipt=receipt,
+            unpriced=pricing.problems,
+        )
 
     def _show(self, seen: Observation) -> None:
         """The launcher's phases; from the first heartbeat on, the host's own."""

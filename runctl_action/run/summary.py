@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from runctl_action.contract.documents import Report, ReportedCheckpoint, ReportedInstance, Synced
+from runctl_action.contract.documents import (
+    Offer,
+    OfferTried,
+    Receipt,
+    Report,
+    ReportedCheckpoint,
+    ReportedInstance,
+    Synced,
+)
 from runctl_action.report import meaning
 from runctl_action.run.observe import Attempt, Observation
 
 
-def summarize(seen: Observation, *, uri: Callable[[str], str], log_tail: Sequence[str] = ()) -> Report:
-    """The report as of now: final (`outcome` set) when the last attempt is over. `uri` makes s3:// of a key."""
+def summarize(
+    seen: Observation,
+    *,
+    uri: Callable[[str], str],
+    log_tail: Sequence[str] = (),
+    receipt: Receipt | None = None,
+    unpriced: Sequence[str] = (),
+) -> Report:
+    """The report as of now: final (`outcome` set) when the last attempt is over. `uri` makes s3:// of a key;
+    `unpriced` says why prices are unknown."""
     spec, last = seen.spec, seen.last
     end = last.end if last else None
     result = last.result if last else None
@@ -54,12 +70,31 @@ def summarize(seen: Observation, *, uri: Callable[[str], str], log_tail: Sequenc
             for c in (best.checkpoints if best else ())
         ),
         metrics=result.metrics if result else (),
-        warnings=_warnings(seen),
+        receipt=receipt,
+        warnings=(*_warnings(seen), *(f"a price is unknown: {why}" for why in unpriced)),
         log_tail=tuple(log_tail) if end and end.outcome != "succeeded" else (),
         requested_at=spec.requested_at,
         ended_at=end.at if end else None,
     )
     return report.model_copy(update={"hint": meaning.hint(report)})
+
+
+def fallback(tried: Sequence[OfferTried], won: Offer, max_seconds: int) -> str:
+    """What must not be missed: spot was asked for and on-demand was got, and what that costs; "" when it was not so."""
+    refused = [t for t in tried if t.offer.market == "spot" and t.error_code]
+    if won.market != "on-demand" or not refused:
+        return ""
+    codes = ", ".join(sorted({t.error_code or "" for t in refused}))
+    told = f"ON-DEMAND instead of spot: {len(refused)} spot offers were refused ({codes})"
+    spot = [t.offer.usd_per_hour for t in refused if t.offer.usd_per_hour is not None]
+    if won.usd_per_hour is not None and spot:
+        best = min(spot)
+        extra = (won.usd_per_hour - best) * max_seconds / 3600
+        told += (
+            f"; {won.usd_per_hour:.4f} USD/h instead of {best:.4f}, {won.usd_per_hour / best:.1f} times as much, "
+            f"up to {extra:.2f} USD more for this run"
+        )
+    return f"{told}. `spot: require` refuses instead of falling back"
 
 
 def _with_checkpoints(seen: Observation) -> Attempt | None:
@@ -100,13 +135,10 @@ def _warnings(seen: Observation) -> tuple[str, ...]:
         what = "trained as they are on disk" if seen.spec.source == "worktree" else "not in the commit, so not trained"
         found.append(f"uncommitted changes, {what}: {shown}")
     for attempt in seen.attempts:
-        refused = [t for t in attempt.tried if t.error_code]
-        if attempt.record and attempt.record.market == "on-demand" and any(t.offer.market == "spot" for t in refused):
-            codes = ", ".join(sorted({t.error_code or "" for t in refused if t.offer.market == "spot"}))
-            found.append(
-                f"attempt {attempt.number} runs ON-DEMAND: spot was refused ({codes}); "
-                "`spot: require` refuses instead of falling back"
-            )
+        won = attempt.tried[-1].offer if attempt.tried and attempt.record else None
+        fell_back = fallback(attempt.tried, won, seen.spec.training.max_duration_seconds) if won else ""
+        if fell_back:
+            found.append(f"attempt {attempt.number}: {fell_back}")
         if attempt.number < len(seen.attempts) and attempt.end:
             found.append(f"attempt {attempt.number} {attempt.end.outcome}: {attempt.end.message or attempt.end.cause}")
         told = attempt.result.warnings if attempt.result else attempt.status.warnings if attempt.status else ()
