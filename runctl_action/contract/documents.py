@@ -290,6 +290,18 @@ class ReportedInstance(BaseModel):
     market: Market
 
 
+class ReportedOffer(BaseModel):
+    """One offer that was asked for: what came of it is an instance, or EC2's word for why not."""
+
+    attempt: int
+    market: Market
+    type: str
+    zone: str | None
+    usd_per_hour: Decimal | None = None
+    instance_id: str | None = None
+    error: str | None = None
+
+
 class ReceiptLine(BaseModel):
     """`quantity` × `unit_usd` = `usd`, rounded; `source` says where the price is from."""
 
@@ -348,6 +360,7 @@ class Report(Document):
     manifest: Synced
     dirty: tuple[OsString, ...] = ()
     instances: tuple[ReportedInstance, ...] = ()
+    offers: tuple[ReportedOffer, ...] = ()
     attempts: int = 0
     phases: dict[str, float] = {}
     receipt: Receipt | None = None

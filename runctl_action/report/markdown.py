@@ -25,6 +25,7 @@ from runctl_action.report.wording import age, command, cost, duration, log_line,
 LIMIT = 60_000
 _LOG_LINES, _LOG_CHARACTERS, _LINE_CHARACTERS = 60, 20_000, 1_000
 _SHOWN_CHECKPOINTS, _SHOWN_WARNINGS, _SHOWN_COLUMNS, _SHOWN_CHARTS, _SHOWN_RECEIPT_LINES = 20, 12, 12, 4, 40
+_SHOWN_OFFERS = 40
 _CHART_POINTS = 50
 _BAR = 30
 
@@ -112,11 +113,28 @@ def _sections(report: Report, now: datetime | None) -> list[tuple[str, dict[str,
         ("summary", _summary(report, now)),
         ("phases", {"bars": _bars(report.phases)}),
         ("receipt", _receipt(report)),
+        ("offers", _offers(report)),
         ("checkpoints", _checkpoints(report, now or report.ended_at)),
         ("metrics", _metrics(report.metrics)),
         ("log", {"log": _log(report)}),
         ("commands", {"groups": _commands(report)}),
     ]
+
+
+def _offers(report: Report) -> dict[str, Any]:
+    shown = report.offers[:_SHOWN_OFFERS]
+    rows = [
+        {
+            "attempt": o.attempt,
+            "offer": f"{o.market} {o.type} {o.zone or ''}".strip(),
+            "usd_per_hour": f"{o.usd_per_hour:.4f}" if o.usd_per_hour is not None else "unknown",
+            "instance_id": o.instance_id,
+            "error": o.error,
+        }
+        for o in shown
+    ]
+    refused = sum(o.error is not None for o in report.offers)
+    return {"rows": rows, "refused": refused, "more": len(report.offers) - len(shown)}
 
 
 def _summary(report: Report, now: datetime | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from runctl_action.contract.documents import (
     Report,
     ReportedCheckpoint,
     ReportedInstance,
+    ReportedOffer,
     Synced,
 )
 from runctl_action.report import meaning
@@ -55,6 +56,19 @@ def summarize(
             )
             for a in seen.attempts
             if a.record
+        ),
+        offers=tuple(
+            ReportedOffer(
+                attempt=a.number,
+                market=t.offer.market,
+                type=t.offer.instance_type,
+                zone=t.offer.zone,
+                usd_per_hour=t.offer.usd_per_hour,
+                instance_id=t.instance_id,
+                error=t.error_code,
+            )
+            for a in seen.attempts
+            for t in a.tried
         ),
         attempts=len(seen.attempts),
         phases=_phases(seen),

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from runctl_action.contract.documents import Receipt, ReceiptLine, ReportedCheckpoint, ReportedInstance
+from runctl_action.contract.documents import Receipt, ReceiptLine, ReportedCheckpoint, ReportedInstance, ReportedOffer
 from runctl_action.report import markdown
 from runctl_action.report.receipt import Rate, Stay, receipt
 
@@ -386,3 +386,18 @@ def test_the_commit_stays_a_bare_id_for_github_to_link_and_anything_else_does_no
 def test_a_checkpoint_age_is_unknown_without_a_time(make_report):
     checkpoint = ReportedCheckpoint(path="a", bytes=1, sha256="c3" * 32, uri="s3://b/a")
     assert "| unknown |" in markdown.render(make_report(checkpoints=(checkpoint,)), now=NOW + timedelta(days=1))
+
+
+def test_offers_that_were_refused_are_listed_folded(make_report):
+    offers = (
+        ReportedOffer(
+            attempt=1, market="spot", type="g5.xlarge", zone="us-east-1a", usd_per_hour=Decimal("0.4328"),
+            error="InsufficientInstanceCapacity",
+        ),
+        ReportedOffer(attempt=1, market="on-demand", type="g5.xlarge", zone="us-east-1a", instance_id="i-1"),
+    )  # fmt: skip
+    text = markdown.render(make_report(offers=offers))
+    assert "Offers asked for: 2, refused: 1" in text
+    assert "| 1 | spot g5.xlarge us-east-1a | 0.4328 | InsufficientInstanceCapacity |" in text
+    assert "| 1 | on-demand g5.xlarge us-east-1a | unknown | i-1 |" in text
+    assert "Offers asked for" not in markdown.render(make_report(offers=offers[1:]))
