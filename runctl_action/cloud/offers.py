@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Literal
 
 from runctl_action.contract.documents import Market, Offer
+
+_STANDARD = frozenset({"a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"})
 
 Prices = Mapping[tuple[Market, str, str], Decimal]
 
@@ -46,3 +49,13 @@ def rank(
         )
         ranked += offers
     return tuple(ranked)
+
+
+def quota_family(instance_type: str) -> str:
+    """Which of EC2's vCPU quotas the type counts against (EC2 user guide, "On-Demand Instance quotas"; spot has its own
+    of the same families)."""
+    letters = re.match(r"[a-z]+", instance_type)
+    family = letters[0] if letters else instance_type
+    if family in {"g", "gr", "vt"}:
+        return "G and VT"
+    return "standard" if family in _STANDARD else family

@@ -103,7 +103,11 @@ class Prices:
             if item.get("Type") != "TERM_MATCH":
                 raise ApiError("InvalidParameterException", f"The filter type {item.get('Type')} is not emulated.")
             wanted.append((item["Field"], item["Value"]))
-        found = [p for p in _products() if p["serviceCode"] == service and all(_matches(p, f, v) for f, v in wanted)]
+        found = [
+            p
+            for p in _products(self._haste)
+            if p["serviceCode"] == service and all(_matches(p, f, v) for f, v in wanted)
+        ]
         first = _place(body.get("NextToken"), "InvalidNextTokenException")
         size = min(100, int(body.get("MaxResults") or 100))
         answer: dict[str, Any] = {
@@ -113,6 +117,12 @@ class Prices:
         if first + size < len(found):
             answer["NextToken"] = str(first + size)
         return as_json(answer)
+
+    @property
+    def _haste(self) -> Decimal:
+        """How many of its own hours pass in one of the callers'. What costs 1 USD in an hour of its own, costs so many
+        in one of theirs: budgets are used up in seconds, as timers run out."""
+        return 60 / Decimal(str(self._world.seconds_per_minute))
 
     def _changes(self, kind: str, zone: str, start: datetime, end: datetime) -> Iterator[SpotPrice]:
         """The prices in force between two times, oldest first, each with the time since when it is."""
@@ -127,11 +137,11 @@ class Prices:
         while (since := epoch + step * _CHANGES_EVERY) <= end:
             move = Decimal(_hash(kind, zone, step) % 2001 - 1000) / 1000 * _MOVES_BY
             price = (Decimal(base) * (1 + move)).quantize(Decimal("0.0001"))
-            yield SpotPrice(kind, zone, min(on_demand, max(on_demand / 10, price)), since)
+            yield SpotPrice(kind, zone, min(on_demand, max(on_demand / 10, price)) * self._haste, since)
             step += 1
 
 
-def _products() -> Iterator[dict[str, Any]]:
+def _products(haste: Decimal) -> Iterator[dict[str, Any]]:
     """What there is to buy, with the neighbours that a filter which is not exact would catch too."""
     for region_index, region in enumerate(REGIONS):
         prefix = _USAGE_PREFIX[region]
@@ -139,7 +149,7 @@ def _products() -> Iterator[dict[str, Any]]:
         for kind, prices in ON_DEMAND.items():
             if not prices[region_index]:
                 continue
-            price = Decimal(prices[region_index])
+            price = Decimal(prices[region_index]) * haste
             _, cpus, memory, _ = SHAPES[kind]
             exact = place | {
                 "instanceType": kind,
@@ -165,10 +175,10 @@ def _products() -> Iterator[dict[str, Any]]:
             "volumeType": "General Purpose",
             "usagetype": f"{prefix}EBS:VolumeUsage.gp3",
         }
-        yield _product("AmazonEC2", "Storage", volume, "GB-Mo", Decimal(GP3[region_index]))
+        yield _product("AmazonEC2", "Storage", volume, "GB-Mo", Decimal(GP3[region_index]) * haste)
         for usage in ("InUseAddress", "IdleAddress"):
             address = place | {"usagetype": f"{prefix}PublicIPv4:{usage}", "group": "VPCPublicIPv4Address"}
-            yield _product("AmazonVPC", "", address, "Hrs", Decimal(IPV4))
+            yield _product("AmazonVPC", "", address, "Hrs", Decimal(IPV4) * haste)
 
 
 def _product(service: str, family: str, attributes: Mapping[str, str], unit: str, price: Decimal) -> dict[str, Any]:

@@ -212,8 +212,8 @@ class Actor:
             for a in seen.attempts[: attempt.number - 1]
             if a.record
         }
-        no_quota = {t.offer.market for t in attempt.tried if t.error_code and _is_quota(t.error_code)}
-        left = [o for o in ranked if _place(o) not in tried and o.market not in no_quota]
+        no_quota = {_quota(t.offer) for t in attempt.tried if t.error_code and error_class(t.error_code) == "quota"}
+        left = [o for o in ranked if _place(o) not in tried and _quota(o) not in no_quota]
         left.sort(key=lambda offer: _place(offer) in lost)
         return left[0] if left else None
 
@@ -361,8 +361,8 @@ def _place(offer: Offer) -> tuple[Market, str, str | None]:
     return offer.market, offer.instance_type, offer.zone
 
 
-def _is_quota(code: str) -> bool:
-    return error_class(code) == "quota"
+def _quota(offer: Offer) -> tuple[Market, str]:
+    return offer.market, offers.quota_family(offer.instance_type)
 
 
 def _profile(instance: Instance) -> str:

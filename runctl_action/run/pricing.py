@@ -50,6 +50,12 @@ class Pricing:
         price = self._prices.on_demand(instance_type)
         return price.usd if price else None
 
+    def beside_compute(self, volume_gib: int, *, has_public_ipv4: bool) -> Decimal:
+        """USD/h of the disk and the address, as far as they are known."""
+        disk, address = self._prices.gp3(), self._prices.public_ipv4()
+        rest = disk.usd * volume_gib / _MONTH_HOURS if disk else Decimal(0)
+        return rest + (address.usd if address and has_public_ipv4 else Decimal(0))
+
     def receipt(self, seen: Observation) -> Receipt | None:
         """So far, or final; None before there is a host."""
         stays = self._stays(seen)
@@ -65,6 +71,8 @@ class Pricing:
         hourly = self._ceiling(seen, record)
         spent = self._spent(seen, attempt, hourly)
         affordable = timedelta(hours=float((Decimal(limit) - spent) / hourly))
+        if record.deadline is not None:
+            affordable = min(affordable, record.deadline - seen.now)
         closing = timedelta(seconds=seen.spec.training.grace_seconds) + _CLOSING
         return (affordable - closing).total_seconds()
 
@@ -85,9 +93,7 @@ class Pricing:
         compute = record.on_demand_usd_per_hour or (Decimal(max_price) if max_price is not None else None)
         compute = compute or record.usd_per_hour
         assert compute is not None, "a request with max-cost needs a price"
-        disk, address = self._prices.gp3(), self._prices.public_ipv4()
-        rest = disk.usd * record.volume_gib / _MONTH_HOURS if disk else Decimal(0)
-        return compute + rest + (address.usd if address and record.has_public_ipv4 else Decimal(0))
+        return compute + self.beside_compute(record.volume_gib, has_public_ipv4=record.has_public_ipv4)
 
     def _stays(self, seen: Observation) -> list[Stay]:
         return [self._stay(seen, a, a.record) for a in seen.attempts if a.record]

@@ -132,10 +132,11 @@ def _checked_cloud(settings: Settings, store: Store, instances: Instances, prici
         raise SettingsError(
             "no instance type is set", 'set `instance-type`, for example: instance-type = ["g5.xlarge"]'
         )
-    for name in types:
-        instances.image(settings.ami, name)
+    disks = [max(settings.volume_size or 0, instances.image(settings.ami, name).root_gib) for name in types]
     subnets = instances.subnets(settings.subnets)
-    _check_prices(settings, ranked_offers(settings, subnets, pricing), pricing)
+    has_public_ipv4 = any(subnet.assigns_public_ipv4 for subnet in subnets)
+    beside = pricing.beside_compute(min(disks), has_public_ipv4=has_public_ipv4)
+    _check_prices(settings, ranked_offers(settings, subnets, pricing), pricing, beside)
     return {"role_id": role_id}
 
 
@@ -147,7 +148,8 @@ def ranked_offers(settings: Settings, subnets: Sequence[Subnet], pricing: Pricin
     return offers.rank(settings.instance_type, zones, settings.spot, prices, max_price=settings.max_price)
 
 
-def _check_prices(settings: Settings, ranked: Sequence[Offer], pricing: Pricing) -> None:
+def _check_prices(settings: Settings, ranked: Sequence[Offer], pricing: Pricing, beside: Decimal) -> None:
+    """`beside` is what disk and address cost an hour."""
     if not ranked:
         why = f" ({'; '.join(pricing.problems)})" if pricing.problems else ""
         raise SettingsError(
@@ -163,12 +165,12 @@ def _check_prices(settings: Settings, ranked: Sequence[Offer], pricing: Pricing)
             "set max-price too: it is then taken as the most that an hour can cost",
         )
     seconds = MINIMUM_SECONDS + settings.grace
-    hourly = min(pricing.on_demand(o.instance_type) or settings.max_price or Decimal(0) for o in ranked)
+    hourly = beside + min(pricing.on_demand(o.instance_type) or settings.max_price or Decimal(0) for o in ranked)
     least = hourly * seconds / 3600
     if settings.max_cost < least:
         raise SettingsError(
             f"max-cost is {settings.max_cost} USD, and {seconds} s, the least that is billed with the grace for a last "
-            f"checkpoint, cost {least:.4f} USD at {hourly} USD/h",
+            f"checkpoint, cost {least:.4f} USD at {hourly:.4f} USD/h",
             f"raise max-cost, or choose a cheaper instance-type: runctl-action quote {settings.script}",
         )
 

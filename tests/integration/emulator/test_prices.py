@@ -311,3 +311,20 @@ def test_every_region_has_the_prices_of_its_zones(tmp_path: Any, region: str) ->
         assert all(prices.spot_now(kind, zone) for zone in there)
     assert prices.spot_now("c6i.large", prices.zones[0]) is None
     assert prices.is_offered("c6i.large", prices.zones[0])
+
+
+def test_in_compressed_time_an_hour_of_the_callers_costs_as_many_of_its_own(
+    aws: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed() -> Decimal:
+        fields = {"instanceType": "g5.xlarge", "regionCode": "us-east-1", "operatingSystem": "Linux", "tenancy": "Shared",
+                  "preInstalledSw": "NA", "capacitystatus": "Used"}  # fmt: skip
+        filters = [{"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in fields.items()]
+        (found,) = client("pricing").get_products(ServiceCode="AmazonEC2", Filters=filters)["PriceList"]
+        (term,) = json.loads(found)["terms"]["OnDemand"].values()
+        (dimension,) = term["priceDimensions"].values()
+        return Decimal(dimension["pricePerUnit"]["USD"])
+
+    usual = listed()
+    monkeypatch.setattr(aws.world, "seconds_per_minute", 0.5)
+    assert listed() == 120 * usual
