@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -91,7 +92,10 @@ class Instances:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._ec2: Any = session.client("ec2")
-        self._launches: Any = session.client("ec2", is_retried=False)
+
+    @functools.cached_property
+    def _launches(self) -> Any:
+        return self._session.client("ec2", is_retried=False)
 
     def image(self, ami: str | None, instance_type: str) -> Image:
         """The image to boot: `ami` is an id, a public parameter's name, or None for the default of the type's

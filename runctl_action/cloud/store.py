@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +47,11 @@ class Store:
     def __init__(self, session: Session, bucket: str) -> None:
         self.bucket = bucket
         self._region = session.region
-        self._s3: Any = session.client("s3")
+        self._session = session
+
+    @functools.cached_property
+    def _s3(self) -> Any:
+        return self._session.client("s3")
 
     def check(self) -> None:
         """Raises BucketError when the bucket does not exist, or is in another region than the session."""
