@@ -1,4 +1,4 @@
-"""How soon the emulator answers, and how soon a host of its is online: medians, in one run.
+"""How soon the emulator answers, a host of its is online, and a quote is there: medians, in one run.
 
 python -m benchmarks.emulator [--rounds N]
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,8 +20,12 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from runctl_action import cli
+
 FIRST_ANSWER_SECONDS = 1.5
 ONLINE_SECONDS = 0.5
+COLD_QUOTE_SECONDS = 1.0
+WARM_QUOTE_SECONDS = 0.1
 _PATIENT = Config(retries={"total_max_attempts": 1}, connect_timeout=0.2)
 
 
@@ -29,6 +36,8 @@ def main() -> int:
     rounds = parser.parse_args().rounds
     answers: list[float] = []
     online: list[float] = []
+    cold: list[float] = []
+    warm: list[float] = []
     for _ in range(rounds):
         started = time.monotonic()
         with _emulator() as environ:
@@ -36,9 +45,15 @@ def main() -> int:
             answers.append(time.monotonic() - started)
             # The first call of a service loads it in the server; the second is what a run sees.
             online += [_seconds_to_online(environ) for _ in range(2)][1:]
+            with tempfile.TemporaryDirectory() as cache:
+                quotes = [_seconds_to_quote(environ | {"XDG_CACHE_HOME": cache}) for _ in range(2)]
+            cold.append(quotes[0])
+            warm.append(quotes[1])
     held = [
         _row("start to first answer", statistics.median(answers), FIRST_ANSWER_SECONDS),
         _row("launch to online", statistics.median(online), ONLINE_SECONDS),
+        _row("quote, cold cache", statistics.median(cold), COLD_QUOTE_SECONDS),
+        _row("quote, warm cache", statistics.median(warm), WARM_QUOTE_SECONDS),
     ]
     return 0 if all(held) else 1
 
@@ -66,6 +81,15 @@ def _seconds_to_online(environ: dict[str, str]) -> float:
     target = launched["Instances"][0]["InstanceId"]
     while ssm.get_connection_status(Target=target)["Status"] != "connected":
         time.sleep(0.005)
+    return time.monotonic() - started
+
+
+def _seconds_to_quote(environ: dict[str, str]) -> float:
+    """In this process, after imports (the first quote of all imports what is left, and is not a median)."""
+    started = time.monotonic()
+    with contextlib.redirect_stdout(io.StringIO()):
+        code = cli.run(["quote", "--json", "examples/digits/train.py"], dict(os.environ) | environ)
+    assert code == 0
     return time.monotonic() - started
 
 

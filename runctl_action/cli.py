@@ -187,6 +187,8 @@ def collect(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
 
 def quote(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
     """Says what a run would cost; there is none."""
+    from runctl_action.cloud.subnets import KnownSubnets
+    from runctl_action.run import tools
     from runctl_action.run.quote import quote as quoted
 
     with open_cloud(parsed, environ, needs_bucket=False) as cloud:
@@ -194,7 +196,7 @@ def quote(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
             cloud.settings,
             cwd=Path.cwd(),
             environ=cloud.environ,
-            instances=cloud.instances,
+            subnets=KnownSubnets(cloud.session, cloud.instances, tools.cache_directory(cloud.environ)),
             pricing=cloud.pricing,
             revision=parsed.revision,
         )

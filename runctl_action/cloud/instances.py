@@ -91,7 +91,10 @@ class Refused(CloudError):
 class Instances:
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._ec2: Any = session.client("ec2")
+
+    @functools.cached_property
+    def _ec2(self) -> Any:
+        return self._session.client("ec2")
 
     @functools.cached_property
     def _launches(self) -> Any:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import quote
+from typing import Annotated, Any, TypeVar
 
 import botocore.exceptions
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import Field
 
+from runctl_action.cloud.cache import Cache, Kept
 from runctl_action.cloud.session import Session, aws_errors, error_code
 from runctl_action.errors import CloudError, PermissionDenied
 
@@ -65,7 +64,7 @@ class Prices:
         self, session: Session, cache: Path, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
         self._session = session
-        self._cache = _Cache(cache / "prices")
+        self._cache = Cache(cache / "prices")
         self._now = now
         self._problems: dict[str, str] = {}
         # By action, or by figure: until when it is not asked for again, and why.
@@ -128,7 +127,7 @@ class Prices:
         file = f"{self._session.region}-{name}"
         of = hashlib.sha256(f"{file} {origin}".encode()).hexdigest()
         now = self._now()
-        if figures := self._cache.get(file, of, now - age, now):
+        if figures := self._cache.get(file, _Figures, of, now - age, now):
             self._problems.pop(name, None)
             return figures
         if (answer := self._asked(name, action, ask)) is None:
@@ -261,40 +260,8 @@ def _seconds(time: datetime) -> datetime:
     return time.astimezone(UTC).replace(microsecond=0)
 
 
-class _Figures(BaseModel):
-    """What a file of the cache holds: USD by region or zone. `of` says what was asked, of which AWS."""
+class _Figures(Kept):
+    """USD by region or zone."""
 
-    version: Literal[1]
-    of: str
-    as_of: AwareDatetime
     unit: str
     usd: Annotated[dict[str, Annotated[Decimal, Field(gt=0)]], Field(min_length=1)]
-
-
-class _Cache:
-    """One file a question, so that two processes at once at most ask twice."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    def get(self, name: str, of: str, since: datetime, now: datetime) -> _Figures | None:
-        """None for whatever is not there, not readable, too old, from the future, or of another AWS."""
-        try:
-            figures = _Figures.model_validate_json(self._path(name).read_bytes())
-        except (OSError, ValueError):
-            return None
-        return figures if figures.of == of and since <= figures.as_of <= now else None
-
-    def put(self, name: str, figures: _Figures) -> None:
-        """Whole or not at all; a cache that cannot be written is none."""
-        with contextlib.suppress(OSError):
-            self._directory.mkdir(parents=True, exist_ok=True)
-            partial = self._directory / os.urandom(8).hex()
-            try:
-                partial.write_text(figures.model_dump_json(), encoding="utf-8")
-                partial.replace(self._path(name))
-            finally:
-                partial.unlink(missing_ok=True)
-
-    def _path(self, name: str) -> Path:
-        return self._directory / f"{quote(name, safe='')}.json"

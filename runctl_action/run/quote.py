@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from runctl_action.cloud.instances import Instances
+from runctl_action.cloud.subnets import KnownSubnets
 from runctl_action.contract.documents import Quote, QuotedOffer, Synced
 from runctl_action.errors import SettingsError
 from runctl_action.run.pricing import Pricing
@@ -19,7 +19,7 @@ def quote(
     *,
     cwd: Path,
     environ: Mapping[str, str],
-    instances: Instances,
+    subnets: KnownSubnets,
     pricing: Pricing,
     revision: str,
 ) -> Quote:
@@ -29,7 +29,7 @@ def quote(
     repository = source_repository.open_repository(cwd, environ)
     script = source_repository.find_script(repository, cwd, settings.script, revision)
     source = source_repository.read_source(repository, revision, settings.source, settings.max_file_bytes)
-    ranked = ranked_offers(settings, instances.subnets(settings.subnets), pricing)
+    ranked = ranked_offers(settings, subnets.of(settings.subnets), pricing)
     offers = tuple(
         QuotedOffer(
             market=offer.market,

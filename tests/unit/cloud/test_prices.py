@@ -16,7 +16,8 @@ import pytest
 from botocore.stub import Stubber
 
 from runctl_action.cloud import session as cloud_session
-from runctl_action.cloud.prices import Price, Prices, SpotChange, _Cache
+from runctl_action.cloud.cache import Cache
+from runctl_action.cloud.prices import Price, Prices, SpotChange, _Figures
 from runctl_action.cloud.session import Session
 
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
@@ -587,24 +588,25 @@ class TestTheCache:
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from runctl_action.cloud.prices import _Cache, _Figures
-cache, size = _Cache(Path(sys.argv[1])), int(sys.argv[2])
+from runctl_action.cloud.cache import Cache
+from runctl_action.cloud.prices import _Figures
+cache, size = Cache(Path(sys.argv[1])), int(sys.argv[2])
 usd = {f"zone-{n}": size for n in range(size)}
 for _ in range(150):
     cache.put("name", _Figures(version=1, of="x", as_of=datetime.now(UTC), unit="Hrs", usd=usd))
 """
-        cache, seen = _Cache(tmp_path), set()
+        cache, seen = Cache(tmp_path), set()
         processes = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path), size]) for size in ("1", "900")]
         began, ever = datetime(2020, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
         while any(process.poll() is None for process in processes):
             # Before the first writer there is nothing; from then on always something whole.
-            if figures := cache.get("name", "x", began, ever):
+            if figures := cache.get("name", _Figures, "x", began, ever):
                 assert set(figures.usd.values()) == {Decimal(len(figures.usd))}
                 seen.add(len(figures.usd))
             else:
                 assert not seen
         assert [process.returncode for process in processes] == [0, 0]
-        assert cache.get("name", "x", began, ever)
+        assert cache.get("name", _Figures, "x", began, ever)
         assert [path.name for path in tmp_path.iterdir()] == ["name.json"]
 
 
