@@ -6,6 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+# No test asserts a wall time: a busy machine is no failure.
+hypothesis_settings.register_profile("runctl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("runctl")
 
 _FORBIDDEN = ("AWS_", "GITHUB_", "GIT_", "RUNCTL_", "INPUT_", "ACTIONS_")
 
