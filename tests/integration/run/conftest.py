@@ -45,11 +45,12 @@ def commit(project: Path) -> Callable[..., str]:
 
 @dataclass
 class Said:
-    """What the command did: its exit code, `report.json`, and what it printed on stderr."""
+    """What the command did: its exit code, `report.json`, and what it printed on stderr and stdout."""
 
     code: int
     report: dict[str, Any]
     err: str
+    out: str
 
     @property
     def ending(self) -> tuple[int, str | None, str | None]:
@@ -71,7 +72,7 @@ def runctl(
         monkeypatch.chdir(cwd)
         code = cli.run(argv, environ | variables)
         out, err = capsys.readouterr()
-        return Said(code, json.loads(out) if out.startswith("{") else {}, err)
+        return Said(code, json.loads(out) if out.startswith("{") else {}, err, out)
 
     return run
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import time
 from typing import Any
 
 SAVES = """
@@ -75,6 +76,25 @@ def test_a_run_is_listed_followed_stopped_and_reported_by_its_beginning(commit: 
     assert again.report["outcome"] == "cancelled"
     assert again.code == 130
     assert "saved" in runctl("report", run_id).err
+
+
+def test_a_detached_run_is_settled_by_collect_and_its_log_can_be_read_by_anybody(
+    commit: Any, start: Any, runctl: Any, ec2: Any
+) -> None:
+    commit({"train.py": "print('detached', flush=True)"})
+    detached = start("train", "--no-wait", "train.py")
+    _, err = detached.communicate(timeout=60)
+    run_id = re.search(r"run (train-[0-9a-f]{12})", err)[1]  # type: ignore[index]
+    deadline = time.monotonic() + 30
+    while runctl("report", "--json", run_id).report["outcome"] is None:
+        assert time.monotonic() < deadline
+        assert runctl("collect").code == 0
+    assert runctl("report", "--json", run_id).report["outcome"] == "succeeded"
+    assert "detached\n" in runctl("logs", run_id).out
+    mine = [{"Name": "tag:runctl:run", "Values": [run_id]}]
+    states = [i["State"]["Name"] for r in ec2.describe_instances(Filters=mine)["Reservations"] for i in r["Instances"]]
+    assert states == ["terminated"]
+    assert all(run_id not in line for line in runctl("collect").err.splitlines())
 
 
 def test_a_run_that_is_not_there_is_said(commit: Any, runctl: Any) -> None:
