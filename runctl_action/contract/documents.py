@@ -6,11 +6,11 @@ Who writes what: launchers write everything but Status, CheckpointList, Metrics 
 from __future__ import annotations
 
 import base64
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 Phase = Literal["preparing", "launching", "booting", "syncing", "installing", "training", "collecting", "done"]
 Outcome = Literal["succeeded", "failed", "interrupted", "timed-out", "cancelled", "lost"]
@@ -43,6 +43,9 @@ def _to_json(value: str) -> str | dict[str, str]:
 
 # An argument or a path as the operating system gave it: undecodable bytes survive as surrogates, in JSON as base64.
 OsString = Annotated[str, BeforeValidator(_from_json), PlainSerializer(_to_json)]
+# Training code can write its own run's documents: what could not be compared or reckoned with is no document.
+Moment = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC))]
+Seconds = Annotated[float, Field(allow_inf_nan=False)]
 # A sentence for people: one that names such a path must not keep the document from being written.
 Sentence = Annotated[str, PlainSerializer(lambda value: value.encode("utf-8", "backslashreplace").decode())]
 
@@ -79,7 +82,7 @@ class Spec(Document):
     """The request: what to train, from which commit, how. Written once; its sha256 travels in the SSM command."""
 
     run_id: str
-    requested_at: datetime
+    requested_at: Moment
     repository: OsString
     name: OsString
     commit: str
@@ -126,7 +129,7 @@ class Claim(Document):
     """Who settles the launch of this attempt, until when."""
 
     owner: str
-    until: datetime
+    until: Moment
     # Attempts up to this one may be opened without anybody asking again.
     last_attempt: int
 
@@ -152,7 +155,7 @@ class OfferTried(Document):
     instance_id: str | None = None
     error_code: str | None = None
     error_message: str | None = None
-    at: datetime
+    at: Moment
 
 
 class InstanceRecord(Document):
@@ -163,8 +166,8 @@ class InstanceRecord(Document):
     zone: str
     market: Market
     userid: str
-    launched_at: datetime
-    deadline: datetime | None = None
+    launched_at: Moment
+    deadline: Moment | None = None
     # Prices at the launch, in USD per hour; None where they could not be had.
     usd_per_hour: Decimal | None = None
     on_demand_usd_per_hour: Decimal | None = None
@@ -178,7 +181,7 @@ class End(Document):
     outcome: Outcome
     cause: Cause | None = None
     message: Sentence = ""
-    at: datetime
+    at: Moment
 
 
 class Stop(Document):
@@ -187,15 +190,15 @@ class Stop(Document):
     by: str
     attempt: int
     reason: Sentence = ""
-    at: datetime
+    at: Moment
 
 
 class PhaseTime(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     phase: Phase
-    started_at: datetime
-    seconds: float | None = None
+    started_at: Moment
+    seconds: Seconds | None = None
 
 
 class Status(Document):
@@ -205,7 +208,7 @@ class Status(Document):
     attempt: int
     beat: int
     phase: Phase
-    at: datetime
+    at: Moment
     phases: tuple[PhaseTime, ...] = ()
     log_segments: int = 0
     checkpoints: int = 0
@@ -223,8 +226,8 @@ class Checkpoint(BaseModel):
     bytes: int
     sha256: str
     key: str
-    modified_at: datetime
-    uploaded_at: datetime
+    modified_at: Moment
+    uploaded_at: Moment
     suspect: bool = False
 
 
@@ -250,13 +253,13 @@ class Result(Document):
     checkpoints: tuple[Checkpoint, ...] = ()
     metrics: tuple[dict[str, Any], ...] = ()
     warnings: tuple[Sentence, ...] = ()
-    at: datetime
+    at: Moment
 
 
 class Budget(Document):
     """Until when, by the host's own clock, the training may go on under `max-cost`."""
 
-    until: datetime
+    until: Moment
 
 
 class Order(Document):
@@ -272,9 +275,9 @@ class Order(Document):
     spec_sha256: str
     resume_from: Checkpoint | None = None
     power_off: bool = True
-    deadline: datetime | None = None
+    deadline: Moment | None = None
     # Seconds from now after which `max-cost` would be passed; a Budget in the bucket replaces it.
-    budget_seconds: float | None = None
+    budget_seconds: Seconds | None = None
 
 
 class Synced(BaseModel):
@@ -321,12 +324,12 @@ class Receipt(BaseModel):
     on_demand_usd: Decimal | None = None  # the same seconds, on-demand
     saved_usd: Decimal | None = None  # negative where spot was dearer
     idle_usd: Decimal | None = None  # of the total, for time that was not spent training
-    idle_seconds: float | None = None
+    idle_seconds: Seconds | None = None
     lines: tuple[ReceiptLine, ...] = ()
     unknown: tuple[str, ...] = ()  # what has no price, so no line
     not_included: tuple[str, ...] = ()
     is_final: bool = True
-    as_of: datetime
+    as_of: Moment
 
 
 class ReportedCheckpoint(BaseModel):
@@ -334,7 +337,7 @@ class ReportedCheckpoint(BaseModel):
     bytes: int
     sha256: str
     uri: str
-    modified_at: datetime | None = None
+    modified_at: Moment | None = None
     suspect: bool = False
 
 
@@ -362,14 +365,14 @@ class Report(Document):
     instances: tuple[ReportedInstance, ...] = ()
     offers: tuple[ReportedOffer, ...] = ()
     attempts: int = 0
-    phases: dict[str, float] = {}
+    phases: dict[str, Seconds] = {}
     receipt: Receipt | None = None
     checkpoints: tuple[ReportedCheckpoint, ...] = ()
     metrics: tuple[dict[str, Any], ...] = ()
     warnings: tuple[Sentence, ...] = ()
     log_tail: tuple[Sentence, ...] = ()
-    requested_at: datetime
-    ended_at: datetime | None = None
+    requested_at: Moment
+    ended_at: Moment | None = None
 
 
 class QuotedOffer(BaseModel):
@@ -380,7 +383,7 @@ class QuotedOffer(BaseModel):
     zone: str | None
     usd_per_hour: Decimal | None = None
     source: str | None = None
-    as_of: datetime | None = None
+    as_of: Moment | None = None
 
 
 class Quote(Document):

@@ -37,7 +37,7 @@ _BUSY = 75  # EX_TEMPFAIL: another run has the host
 
 def main(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Runs the order in the file argv[0]; 0 when a result was written, 75 when another run has the host."""
-    order = Order.model_validate_json(Path(argv[0]).read_bytes())
+    order = _read_order(Path(argv[0]))
     directory = Path(environ.get(HOST_DIRECTORY_VARIABLE) or DEFAULT_HOST_DIRECTORY)
     bucket = HostBucket(order)
     with _only_run(directory, order) as busy_with:
@@ -55,6 +55,15 @@ def main(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
         processes.own_descendants()
         HostRun(order, bucket, directory / "runs" / order.run_id / str(order.attempt), dict(environ)).run()
     return 0
+
+
+def _read_order(path: Path) -> Order:
+    """The order; what has passed since it came (fetching Python and packages) is taken off its budget."""
+    order = Order.model_validate_json(path.read_bytes())
+    if order.budget_seconds is None:
+        return order
+    passed = max(0.0, time.time() - path.stat().st_mtime)
+    return order.model_copy(update={"budget_seconds": order.budget_seconds - passed})
 
 
 @contextlib.contextmanager
@@ -84,6 +93,7 @@ class HostRun:
     environ: dict[str, str]
     supervised: Supervised | None = None
     is_stopped: bool = False
+    is_out_of_budget: bool = False
     warnings: list[str] = field(default_factory=list)
 
     def run(self) -> None:
@@ -122,7 +132,7 @@ class HostRun:
         env = self._install(spec)
         if self.is_stopped:
             return "cancelled", "stopped", "stopped before the training began"
-        if self.heartbeat.budget_left() <= 0:
+        if self.is_out_of_budget or self.heartbeat.budget_left() <= 0:
             return "timed-out", "budget", "the run reached max-cost before the training began"
         ended = self._train(spec, env)
         outcome, cause, message = judge(ended)
@@ -186,6 +196,7 @@ class HostRun:
                 break
             ended = self.supervised.run(command, cwd=self.source, env=env)
             if ended.because == "budget":
+                self.is_out_of_budget = True
                 break
             if ended.because != "stopped" and ended.exit_code != 0:
                 how = f"exit code {ended.exit_code}" if ended.exit_code is not None else f"signal {ended.signal}"

@@ -36,6 +36,7 @@ class Journal:
         secrets: Sequence[str] = (),
         interval_seconds: float = 1.0,
         backlog_bytes: int = _BACKLOG_BYTES,
+        retry_seconds: float = 2.0,
     ) -> None:
         self._put = put
         self._directory = directory
@@ -43,6 +44,7 @@ class Journal:
         self._redact = Redactor(secrets)
         self._interval = interval_seconds
         self._backlog_limit = backlog_bytes
+        self._retry = retry_seconds
         self._lock = threading.Condition()
         self._spooled: collections.deque[tuple[str, Path, int]] = collections.deque()
         self._spool: tuple[str, Path, int] | None = None
@@ -131,7 +133,7 @@ class Journal:
             except Exception as error:  # noqa: BLE001  - S3 may be away for minutes: the training goes on, the log follows
                 print(f"log segment {self.segments}: {error!r}", file=sys.stderr)
                 with self._lock:
-                    self._lock.wait(2)
+                    self._lock.wait(self._retry)
                 continue
             with self._lock:
                 if self._spooled and self._spooled[0][1] == path:

@@ -31,6 +31,7 @@ from runctl_action.run.summary import summarize
 # Who launches says so for this long; a launcher that died is taken over afterwards.
 _CLAIM = timedelta(minutes=1)
 _URL_SECONDS = 900
+_FAR_SECONDS = 30 * 86400.0
 
 
 @dataclass
@@ -198,7 +199,9 @@ class Actor:
         self.knowledge.afforded_at = self.monotonic()
         left = self.pricing.seconds_left(seen, attempt)
         if left is not None and attempt.status is not None:
-            budget = Budget(until=attempt.status.at + timedelta(seconds=left))
+            # Training code could say any time; a budget that is far off is worked out again in a minute.
+            at = min(attempt.status.at, self.now() + timedelta(days=1))
+            budget = Budget(until=at + timedelta(seconds=min(left, _FAR_SECONDS)))
             self.store.put(self.layout.run(self.run_id).budget(attempt.number), budget.to_json())
 
     def _end(self, seen: Observation, action: decide.EndAttempt) -> None:

@@ -306,7 +306,8 @@ def _while_running(seen: Observation, last: Attempt) -> Action:
     if seen.stop is not None and seen.is_stopped:
         grace = timedelta(seconds=seen.spec.training.grace_seconds) + _STOPPING
         if silent > STALE_SECONDS or seen.now - seen.stop.at > grace:
-            return _stop_by_force(last, f"asked to stop, and silent for {silent:.0f} s")
+            why = f"silent for {silent:.0f} s" if silent > STALE_SECONDS else "not ended after its grace"
+            return _stop_by_force(last, f"asked to stop, and {why}")
     if silent > _ABANDONED_SECONDS and last.record.market != "existing":
         return Terminate((last.record.instance_id,), f"no heartbeat for {silent:.0f} s")
     if silent > STALE_SECONDS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -14,7 +15,12 @@ from runctl_action.run.observe import Attempt, Observation
 
 _MONTH_HOURS = 730
 # Between the end of the training and the power-off: the last upload, the result.
-_CLOSING = timedelta(seconds=20)
+_CLOSING_SECONDS = 20
+# From the result to the end of the host: its own power-off, or AWS's two minutes after a spot notice.
+_POWER_OFF = timedelta(minutes=1)
+_NOTICE = timedelta(minutes=2)
+# Seconds: more than any training takes, and what a date can still be added to.
+_LONG = Decimal(10 * 365 * 86400)
 
 
 class Pricing:
@@ -64,42 +70,52 @@ class Pricing:
     def seconds_left(self, seen: Observation, attempt: Attempt) -> float | None:
         """How long from now the training of `attempt` may go on so that the run ends within `max-cost`: what was spent
         at its real prices, what is to come at the ceiling (on-demand, or `max-price` where that is unknown). None
-        without a budget."""
+        without a budget, and where no price is known any more: what the host was told before holds."""
         limit, record = seen.spec.launch.get("max_cost"), attempt.record
         if limit is None or record is None or record.market == "existing":
             return None
         hourly = self._ceiling(seen, record)
-        spent = self._spent(seen, attempt, hourly)
-        affordable = timedelta(hours=float((Decimal(limit) - spent) / hourly))
+        if hourly is None:
+            return None if attempt.has_started else 0.0
+        affordable = (Decimal(limit) - self._spent(seen, attempt, hourly)) / hourly * 3600
+        # Whole seconds, as they are billed.
+        seconds = float(min(affordable, _LONG) // 1)
         if record.deadline is not None:
-            affordable = min(affordable, record.deadline - seen.now)
-        closing = timedelta(seconds=seen.spec.training.grace_seconds) + _CLOSING
-        return (affordable - closing).total_seconds()
+            seconds = min(seconds, (record.deadline - seen.now).total_seconds())
+        training = seen.spec.training
+        # A host that is kept after a failure costs as much as one that trains.
+        return seconds - training.grace_seconds - training.keep_on_failure_seconds - _CLOSING_SECONDS
 
     def _spent(self, seen: Observation, attempt: Attempt, hourly: Decimal) -> Decimal:
         """Until now; at the ceiling where there is no price, and in the first minute: what is billed for it is billed
         whether the host goes on or not."""
         total = Decimal(0)
-        for stay in self._stays(seen):
-            lasted = ((stay.ended_at or seen.now) - stay.began_at).total_seconds()
-            is_young = stay.attempt == attempt.number and lasted < MINIMUM_SECONDS
+        for each, record in _with_records(seen):
+            stay = self._stay(seen, each, record)
+            lasted = math.ceil(((stay.ended_at or seen.now) - stay.began_at).total_seconds())
+            is_young = each.number == attempt.number and lasted < MINIMUM_SECONDS
             known = None if is_young else spent_usd([stay], seen.now)
-            total += hourly * Decimal(lasted) / 3600 if known is None else known
+            if known is None:
+                billed = lasted if is_young else max(lasted, MINIMUM_SECONDS)
+                known = (self._ceiling(seen, record) or hourly) * billed / 3600
+            total += known
         return total
 
-    def _ceiling(self, seen: Observation, record: InstanceRecord) -> Decimal:
-        """USD/h that the host cannot come to cost more than, disk and address included."""
+    def _ceiling(self, seen: Observation, record: InstanceRecord) -> Decimal | None:
+        """USD/h that the host cannot come to cost more than, disk and address included; None where nothing says."""
         max_price = seen.spec.launch.get("max_price")
-        compute = record.on_demand_usd_per_hour or (Decimal(max_price) if max_price is not None else None)
-        compute = compute or record.usd_per_hour
-        assert compute is not None, "a request with max-cost needs a price"
+        # The record has none when EC2 did not show the instance yet, or the Price List did not answer, at the launch.
+        compute = record.on_demand_usd_per_hour or self.on_demand(record.instance_type)
+        compute = compute or (Decimal(max_price) if max_price is not None else record.usd_per_hour)
+        if compute is None:
+            return None
         return compute + self.beside_compute(record.volume_gib, has_public_ipv4=record.has_public_ipv4)
 
     def _stays(self, seen: Observation) -> list[Stay]:
-        return [self._stay(seen, a, a.record) for a in seen.attempts if a.record]
+        return [self._stay(seen, attempt, record) for attempt, record in _with_records(seen)]
 
     def _stay(self, seen: Observation, attempt: Attempt, record: InstanceRecord) -> Stay:
-        ended_at = _ended_at(seen, attempt)
+        ended_at = _ended_at(seen, attempt, record)
         spot: tuple[tuple[datetime, Decimal], ...] = ()
         source = f"EC2 spot price history ({record.zone})"
         if record.market == "spot":
@@ -128,6 +144,10 @@ class Pricing:
         )
 
 
+def _with_records(seen: Observation) -> list[tuple[Attempt, InstanceRecord]]:
+    return [(attempt, attempt.record) for attempt in seen.attempts if attempt.record]
+
+
 def _rate(price: Price | None) -> Rate | None:
     return Rate(price.usd, price.source) if price else None
 
@@ -138,15 +158,25 @@ def _launch_rate(record: InstanceRecord) -> Rate | None:
     return Rate(record.on_demand_usd_per_hour, "AWS Price List, at the launch")
 
 
-def _ended_at(seen: Observation, attempt: Attempt) -> datetime | None:
-    """When AWS stopped billing the host; None while it does not. The host powers off right after its result; a settler
-    that comes hours later writes the attempt's end then."""
-    if attempt.end is None or (attempt.instance is not None and attempt.instance.is_alive):
+def _ended_at(seen: Observation, attempt: Attempt, record: InstanceRecord) -> datetime | None:
+    """When AWS stopped billing the host; None while it does not. An existing one's attempt ends, not the host. A host
+    ends by itself after its result, and a settler may come hours later: the attempt's end is written then."""
+    end, result = attempt.end, attempt.result
+    is_existing = record.market == "existing"
+    if end is None or (not is_existing and attempt.instance is not None and attempt.instance.is_alive):
         return None
-    ended_at = attempt.end.at
-    if attempt.result is not None:
-        keep = timedelta(seconds=seen.spec.training.keep_on_failure_seconds if attempt.end.outcome == "failed" else 0)
-        ended_at = min(ended_at, attempt.result.at + timedelta(minutes=1)) + keep
+    ended_at = end.at
+    if result is not None:
+        # By the host's clock, which may be wrong: not before the launch, and not after somebody saw it.
+        over_at = min(max(result.at, record.launched_at), end.at)
+        kept = timedelta(seconds=seen.spec.training.keep_on_failure_seconds)
+        if is_existing:
+            ended_at = over_at
+        elif result.cause == "spot-reclaimed":
+            ended_at = over_at + _NOTICE
+        else:
+            by_itself = over_at + _POWER_OFF + (kept if result.cause else timedelta(0))
+            ended_at = min(end.at + (kept if end.outcome == "failed" else timedelta(0)), by_itself)
     return min(ended_at, seen.now)
 
 

@@ -164,13 +164,14 @@ def _check_prices(settings: Settings, ranked: Sequence[Offer], pricing: Pricing,
             f"max-cost cannot be kept: the price of {unknown[0]} is unknown ({'; '.join(pricing.problems) or 'none'})",
             "set max-price too: it is then taken as the most that an hour can cost",
         )
-    seconds = MINIMUM_SECONDS + settings.grace
+    seconds = MINIMUM_SECONDS + settings.grace + settings.keep_on_failure
     hourly = beside + min(pricing.on_demand(o.instance_type) or settings.max_price or Decimal(0) for o in ranked)
     least = hourly * seconds / 3600
     if settings.max_cost < least:
         raise SettingsError(
             f"max-cost is {settings.max_cost} USD, and {seconds} s, the least that is billed with the grace for a last "
-            f"checkpoint, cost {least:.4f} USD at {hourly:.4f} USD/h",
+            f"checkpoint{' and keep-on-failure' if settings.keep_on_failure else ''}, cost {least:.4f} USD at "
+            f"{hourly:.4f} USD/h",
             f"raise max-cost, or choose a cheaper instance-type: runctl-action quote {settings.script}",
         )
 

@@ -99,7 +99,8 @@ def fallback(tried: Sequence[OfferTried], won: Offer, max_seconds: int) -> str:
     if won.market != "on-demand" or not refused:
         return ""
     codes = ", ".join(sorted({t.error_code or "" for t in refused}))
-    told = f"ON-DEMAND instead of spot: {len(refused)} spot offers were refused ({codes})"
+    count = "1 spot offer was" if len(refused) == 1 else f"{len(refused)} spot offers were"
+    told = f"ON-DEMAND instead of spot: {count} refused ({codes})"
     spot = [t.offer.usd_per_hour for t in refused if t.offer.usd_per_hour is not None]
     if won.usd_per_hour is not None and spot:
         best = min(spot)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from runctl_action import arguments, settings
-from runctl_action.contract.documents import Cause, Outcome
+from runctl_action.contract.documents import Cause, Offer, OfferTried, Outcome
 from runctl_action.emulator import faults
 from runctl_action.emulator.state import Delays
 from runctl_action.report import meaning
+from runctl_action.run import summary
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
@@ -143,6 +146,25 @@ def test_faults_has_every_launch_error_and_every_delay() -> None:
     assert set(listed) == set(faults.LAUNCH_ERRORS)
     delays = rows(section("docs/faults.md", "Delays and hours"))
     assert [row[0].strip("`") for row in delays] == list(Delays.__dataclass_fields__)
+
+
+def test_the_drill_without_spot_capacity_shows_the_fallback_as_it_is_said() -> None:
+    zones = [("a", "0.0141"), ("b", "0.0150"), ("c", "0.0145"), ("d", "0.0165"), ("e", None), ("f", "0.0160")]
+    tried = [
+        OfferTried(
+            offer=Offer(
+                market="spot", instance_type="t3.medium", zone=zone, usd_per_hour=Decimal(price) if price else None
+            ),
+            token="",
+            parameters={},
+            at=datetime.now(UTC),
+            error_code="InsufficientInstanceCapacity" if price else "Unsupported",
+        )
+        for zone, price in zones
+    ]
+    won = Offer(market="on-demand", instance_type="t3.medium", zone="a", usd_per_hour=Decimal("0.0416"))
+    shown = " ".join(section("docs/faults.md", "Drill 2: no spot capacity").split())
+    assert summary.fallback(tried, won, settings.Settings().max_duration) in shown
 
 
 def test_the_faults_that_are_posted_are_faults() -> None:

@@ -322,12 +322,14 @@ def test_what_the_host_acts_on_is_all_of_it(load):
 
 def test_what_another_settler_launches_with_is_json(load):
     record = load(
-        toml='ami = "ami-1"\nsubnets = ["s-1"]\nlease = "10m"', flags={"instance-type": ["a", "b"]}
+        toml='ami = "ami-1"\nsubnets = ["s-1"]\nlease = "10m"\nmax-cost = "$0.10"',
+        flags={"instance-type": ["a", "b"]},
     ).launch_record()
     assert json.loads(json.dumps(record)) == record
     assert record == {
-        "instance_type": ["a", "b"], "spot": "prefer", "ami": "ami-1", "subnets": ["s-1"], "security_groups": [],
-        "instance_profile": None, "volume_size": None, "instance_id": None, "lease_seconds": 600, "max_attempts": 3,
+        "instance_type": ["a", "b"], "spot": "prefer", "max_price": None, "max_cost": "0.10", "ami": "ami-1",
+        "subnets": ["s-1"], "security_groups": [], "instance_profile": None, "volume_size": None, "instance_id": None,
+        "lease_seconds": 600, "max_attempts": 3,
     }  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def test_every_class_of_refusal_leads_to_one_instance(train: Any, fault: Any, ec
     tag = [{"Name": "tag:runctl:run", "Values": [said.report["run_id"]]}]
     assert len(ec2.describe_instances(Filters=tag)["Reservations"]) == 1
     if code == "MaxSpotInstanceCountExceeded":  # a quota is not another zone's to give: the market is left at once
-        assert any("1 spot offers were refused (MaxSpotInstanceCountExceeded)" in w for w in said.report["warnings"])
+        assert any("1 spot offer was refused (MaxSpotInstanceCountExceeded)" in w for w in said.report["warnings"])
 
 
 def test_max_price_leaves_out_what_costs_more(train: Any, ec2: Any) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runctl_action.cloud.offers import rank
+from runctl_action.cloud.offers import quota_family, rank
 from runctl_action.contract.documents import Market
 
 ZONES = [("a", "subnet-a"), ("b", "subnet-b")]
@@ -59,9 +59,10 @@ def test_cheapest_further_back_is_no_type():
     assert ranked(["x", "cheapest"], "never") == ["on-demand x a", "on-demand x b"]
 
 
-def test_what_is_known_to_cost_more_than_the_limit_is_left_out():
+def test_under_a_limit_only_what_is_known_to_cost_no_more_is_left():
     prices: Any = {("spot", "t", "a"): "1.01", ("on-demand", "t", "a"): "1.00"}
-    assert ranked(["t"], "prefer", prices, max_price=Decimal(1)) == ["spot t b", "on-demand t a", "on-demand t b"]
+    assert ranked(["t"], "prefer", prices, max_price=Decimal(1)) == ["on-demand t a"]
+    assert ranked(["t"], "prefer", {}, max_price=Decimal(1)) == []
 
 
 def test_a_type_named_twice_is_tried_once_where_it_was_named_first():
@@ -92,3 +93,12 @@ def test_every_possible_place_is_offered_once(types, spot, prices):
     places = [(o.market, o.instance_type, o.zone) for o in offers]
     assert len(places) == len(set(places))
     assert set(places) == {(m, t, z) for m in markets for t in types if t != "cheapest" for z in "ab"}
+
+
+@pytest.mark.parametrize(
+    ("types", "family"),
+    [(["t3.medium", "m7i.large", "c7i.xlarge", "is4gen.large", "m7g.large"], "standard"), (["g5.xlarge", "g4dn.xlarge"], "G and VT"),
+     (["p5.48xlarge"], "p"), (["trn1.2xlarge"], "trn"), (["u-6tb1.metal"], "u")],
+)  # fmt: skip
+def test_types_that_share_a_quota_are_of_one_family(types, family):
+    assert {quota_family(name) for name in types} == {family}

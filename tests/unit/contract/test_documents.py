@@ -163,3 +163,15 @@ def test_times_are_read_with_their_zone():
 def test_a_document_cannot_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
         spec().commit = "d" * 40  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [{"at": "2026-07-01T12:00:00"}, {"at": "9999-12-31T23:59:59Z"}, {"at": "0001-01-01T00:00:00Z"},
+     {"phases": [{"phase": "training", "started_at": "2026-07-01T12:00:00Z", "seconds": "NaN"}]}],
+)  # fmt: skip
+def test_a_time_that_could_not_be_reckoned_with_makes_no_document(spoilt):
+    good = {"run_id": "r", "attempt": 1, "beat": 1, "phase": "training", "at": "2026-07-01T12:00:00Z"}
+    Status.model_validate_json(json.dumps(good))
+    with pytest.raises(ValidationError):
+        Status.model_validate_json(json.dumps(good | spoilt))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from runctl_action.contract.documents import (
 from runctl_action.contract.layout import TAG_DEADLINE, TAG_RUN
 from runctl_action.run import decide
 from runctl_action.run.observe import Attempt, Knowledge, Observation
+from runctl_action.run.summary import fallback
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 ME, OTHER = "me", "somebody else"
@@ -109,6 +111,14 @@ CHECKPOINT = Checkpoint(path="c/1", bytes=1, sha256="a" * 64, key="k", modified_
 STOP = Stop(by="somebody", attempt=1, at=NOW)
 PAST = {TAG_DEADLINE: (NOW - timedelta(seconds=1)).isoformat()}
 RUNNING = {"record": record(), "instances": (instance(),)}
+TRAINING: dict[str, Any] = {**RUNNING, "status": status()}
+EXISTING: dict[str, Any] = {**TRAINING, "record": record(market="existing")}
+BUDGET = spec().model_copy(update={"launch": spec().launch | {"max_cost": "1.00"}})
+
+
+def stopped(ago: timedelta = timedelta()) -> Stop:
+    return Stop(by="somebody", attempt=1, at=NOW - ago)
+
 
 TABLE: dict[str, tuple[Observation, Any]] = {
     "a new run gets its first attempt": (seen(), decide.OpenAttempt(1, 3)),
@@ -138,6 +148,39 @@ TABLE: dict[str, tuple[Observation, Any]] = {
         seen(attempt(**RUNNING, status=status()), knowledge=ready(beat_changed_at=0.0)), decide.Terminate),
     "a silent existing instance is never ended by us": (
         seen(attempt(record=record(market="existing"), instances=(instance(),), status=status()), knowledge=ready(beat_changed_at=0.0)), decide.Wait),
+    "what a budget still buys is worked out": (seen(attempt(**TRAINING), spec=BUDGET, knowledge=ready()), decide.Afford(1)),
+    "and again after a minute": (
+        seen(attempt(**TRAINING), spec=BUDGET, knowledge=ready(afforded_at=939.9)), decide.Afford(1)),
+    "and not before": (
+        seen(attempt(**TRAINING), spec=BUDGET, knowledge=ready(afforded_at=940.0)), decide.Wait(1, "the training")),
+    "not before the first heartbeat": (
+        seen(attempt(**RUNNING), spec=BUDGET, knowledge=ready(started_at={"i-1": 999.0})), decide.Wait(0.5, "the host to begin")),
+    "not for a host that is silent": (
+        seen(attempt(**TRAINING), spec=BUDGET, knowledge=ready(beat_changed_at=939.0)), decide.Wait(5, "a heartbeat: none for 61 s, the instance is running")),
+    "not once there is a result": (seen(attempt(**TRAINING, result=result()), spec=BUDGET, knowledge=ready()), decide.EndAttempt),
+    "a stopped training is waited for": (seen(attempt(**TRAINING), stop=stopped(), knowledge=ready()), decide.Wait(1, "the training")),
+    "until its grace and two minutes are over": (
+        seen(attempt(**TRAINING), stop=stopped(timedelta(seconds=180)), knowledge=ready()), decide.Wait(1, "the training")),
+    "then its host is terminated": (
+        seen(attempt(**TRAINING), stop=stopped(timedelta(seconds=181)), knowledge=ready()),
+        decide.Terminate),
+    "a longer grace is waited for": (
+        seen(attempt(**TRAINING), stop=stopped(timedelta(seconds=181)), spec=spec(grace_seconds=61), knowledge=ready()), decide.Wait),
+    "a stopped one that is silent for a minute is terminated": (
+        seen(attempt(**TRAINING), stop=stopped(), knowledge=ready(beat_changed_at=939.0)),
+        decide.Terminate(("i-1",), "asked to stop, and silent for 61 s")),
+    "and not sooner": (seen(attempt(**TRAINING), stop=stopped(), knowledge=ready(beat_changed_at=940.0)), decide.Wait),
+    "a stop of an earlier attempt is none": (
+        seen(attempt(end=end()), attempt(2, **TRAINING), stop=stopped(timedelta(hours=1)), knowledge=ready()), decide.Wait(1, "the training")),
+    "a stopped existing instance that is silent is left alone": (
+        seen(attempt(**EXISTING), stop=stopped(), knowledge=ready(beat_changed_at=939.0)),
+        decide.EndAttempt(1, "cancelled", "stopped", "asked to stop, and silent for 61 s; i-1 is yours and was left as it is")),
+    "and one that does not end in time": (
+        seen(attempt(**EXISTING), stop=stopped(timedelta(seconds=181)), knowledge=ready()),
+        decide.EndAttempt),
+    "a terminated host of a stopped run ends it": (
+        seen(attempt(**TRAINING | {"instances": (instance(state="shutting-down"),)}), stop=stopped(), knowledge=ready(beat_changed_at=900.0)),
+        decide.EndAttempt(1, "cancelled", "stopped", "the instance was terminated after a stop")),
     "a result ends the attempt": (seen(attempt(**RUNNING, result=result())), decide.EndAttempt(1, "succeeded", None, "")),
     "a success with another exit code is a defect": (
         seen(attempt(**RUNNING, result=result(exit_code=3))),
@@ -195,6 +238,39 @@ def test_a_new_attempt_resumes_from_the_newest_checkpoint_that_is_not_suspect() 
     assert decide.resume_point(seen(attempt()), 1) is None
 
 
+class TestAFallback:
+    WON = Offer(market="on-demand", instance_type="t3.medium", zone="a", usd_per_hour=Decimal("0.0416"))
+
+    def refused(self, usd: str | None = None, code: str = "InsufficientInstanceCapacity") -> OfferTried:
+        offer = Offer(market="spot", instance_type="t3.medium", usd_per_hour=Decimal(usd) if usd else None)
+        return tried(error_code=code).model_copy(update={"offer": offer})
+
+    def test_tells_both_prices_the_factor_and_what_it_can_cost(self) -> None:
+        told = fallback([self.refused("0.0130"), self.refused("0.0104"), self.refused(code="Quota")], self.WON, 36_000)
+        assert told == (
+            "ON-DEMAND instead of spot: 3 spot offers were refused (InsufficientInstanceCapacity, Quota); "
+            "0.0416 USD/h instead of 0.0104, 4.0 times as much, up to 0.31 USD more for this run. "
+            "`spot: require` refuses instead of falling back"
+        )
+
+    def test_without_a_price_tells_none(self) -> None:
+        plain = (
+            "ON-DEMAND instead of spot: 1 spot offer was refused (Quota). "
+            "`spot: require` refuses instead of falling back"
+        )
+        unpriced = self.WON.model_copy(update={"usd_per_hour": None})
+        assert fallback([self.refused(code="Quota")], self.WON, 3600) == plain
+        assert fallback([self.refused("0.0104", code="Quota")], unpriced, 3600) == plain
+
+    def test_is_none_where_spot_was_got_or_not_tried(self) -> None:
+        spot = self.WON.model_copy(update={"market": "spot"})
+        listed = tried(error_code="InsufficientInstanceCapacity").model_copy(update={"offer": self.WON})
+        assert fallback([self.refused("0.01")], spot, 3600) == ""
+        assert fallback([], self.WON, 3600) == ""
+        assert fallback([listed], self.WON, 3600) == ""
+        assert fallback([tried()], self.WON, 3600) == ""  # no answer yet is no refusal
+
+
 STATES = st.sampled_from(["pending", "running", "shutting-down", "terminated", "stopping", "stopped"])
 REASONS = st.sampled_from(
     ["", "Server.SpotInstanceTermination", "Server.InternalError", "Client.UserInitiatedShutdown"]
@@ -240,12 +316,14 @@ def observations(draw: st.DrawFn) -> Observation:
         start_failures=draw(st.integers(0, 3)),
         started_at=draw(st.sampled_from([{}, {"i-1": 999.0}, {"i-1": 0.0}])),
         beat_changed_at=draw(st.sampled_from([0.0, 900.0, 1000.0])),
+        afforded_at=draw(st.sampled_from([0.0, 999.0])),
     )
     return seen(
         *attempts,
         knowledge=knowledge,
+        spec=draw(st.sampled_from([spec(), BUDGET])),
         packs=draw(st.sampled_from([None, Packs(digest=DIGEST, packs=())])),
-        stop=draw(st.sampled_from([None, STOP])),
+        stop=draw(st.sampled_from([None, STOP, stopped(timedelta(hours=1))])),
         report=draw(st.sampled_from([None, report(attempts=len(attempts)), report(None, len(attempts))])),
         is_open=draw(st.booleans()),
     )
