@@ -14,10 +14,10 @@ from runctl_action.parsing import did_you_mean, show_duration
 
 COMMANDS = {
     "train": "train one commit and follow it to its end",
-    "report": "show what is known of a run",
+    "report": "print a run's log so far, then its report",
     "logs": "print a run's log",
     "list": "list the runs in the bucket",
-    "stop": "end a run: SIGTERM, grace, last checkpoint",
+    "stop": "end a run (SIGTERM, grace, last checkpoint), wait for its end",
     "collect": "settle every open run once (for a schedule)",
     "quote": "say what a run would cost, and spend nothing",
     "emulator": "serve an emulated AWS on this machine",
@@ -130,7 +130,8 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     parser = _Parser(
         prog="runctl-action",
         allow_abbrev=False,
-        description="Push code, train it on your own AWS account, read the answer in the pull\nrequest.",
+        description="Train one commit of a git repository on an EC2 instance in your own AWS account,\n"
+        "and read in its report how it ended, what came out, and what it cost.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -160,7 +161,11 @@ def _train(command: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--revision", metavar="COMMIT", default="HEAD", help="The commit to train [HEAD]")
     what.add_argument("--emulate", action="store_true", help="On an emulated AWS in this process: no account, no cost")
-    what.add_argument("--again", action="store_true", help="Open a new attempt of a run that is over")
+    what.add_argument(
+        "--again",
+        action="store_true",
+        help="Open a new attempt of this run if it is over, from its last good checkpoint",
+    )
     what.add_argument("--json", action="store_true", help="Print the report as one JSON document on stdout")
     what.add_argument("--report", metavar="FILE", help="Write the report as Markdown")
     _add_emulation(what, "With --emulate: ")
@@ -187,7 +192,7 @@ def _one_run(command: argparse.ArgumentParser) -> None:
 
 def _logs(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", metavar="RUN", help="A run id, or its unique beginning")
-    command.add_argument("-f", "--follow", action="store_true", help="Until the run is over")
+    command.add_argument("-f", "--follow", action="store_true", help="Go on printing until the run is over")
     _add_settings(command)
 
 
@@ -217,14 +222,17 @@ def _add_emulation(group: Any, when: str = "") -> None:
     )
     group.add_argument(
         "--delay", dest="delays", action="append", metavar="NAME=SECONDS",
-        help=said("how long an instance is visible=, running=, online= and ending= later"),
+        help=said(
+            "make instances slower: this many seconds until they are visible, running, online (SSM) or, in the end, "
+            "gone (ending); one a flag: --delay running=20"
+        ),
     )  # fmt: skip
     group.add_argument(
         "--hour",
         type=float,
         default=3600.0,
         metavar="SECONDS",
-        help=said("how long an hour of its timers takes [3600]"),
+        help=said("how long an hour of its timers and prices takes [3600]"),
     )
 
 
@@ -242,6 +250,9 @@ _USAGE = {"train": "runctl-action train [OPTIONS] SCRIPT [-- ARGS…]"}
 _EPILOG = """\
 try it without an AWS account:
   runctl-action train --emulate examples/digits/train.py -- --epochs 5
+on your own, which needs credentials, a bucket and an instance profile:
+  runctl-action train --bucket NAME --instance-profile NAME SCRIPT
+all settings: runctl-action train --help
 """
 _EPILOGS = {
     "train": """\
@@ -254,14 +265,37 @@ The first of these that has it wins. SCRIPT and its arguments are the settings
 `script` and `args` there.
 
 TIME is 90m, 1h30m, 2d or off; SIZE is 500MB or 2GiB. Several of TYPE, ID, GLOB:
-with commas, or the flag again; several variables: --env A=1 --env B=2.
+with commas, or the flag again; several variables: --env A=1 --env B=2. A value
+that begins with a hyphen needs an equals sign:
+--resume-args='--resume {checkpoint}'.
 [In brackets: the default.]
 
 examples:
   runctl-action train --emulate train.py -- --epochs 5
   runctl-action train --spot=require --max-duration 2h train.py
   runctl-action train --instance-type g5.xlarge,g4dn.xlarge train.py -- --lr 0.1
-"""
+""",
+    "report": """\
+The log goes to stderr, before the report. Nothing is done about the run itself.
+The log alone: runctl-action logs RUN
+""",
+    "stop": """\
+Before the training has begun, the instance is terminated. Afterwards the
+training gets SIGTERM and the run's `grace` for a last checkpoint. The command
+waits until the run is over, prints its log and its report, and exits with 0.
+To go on later: the same `train` command with --again.
+""",
+    "collect": """\
+For a schedule, such as cron: it carries on what a launcher left behind. It does
+the next things of every open run (start it, open an attempt after an
+interruption, end instances that are past their deadline, write the report), and
+does not wait for their ends.
+""",
+    "quote": """\
+It lists the offers in the order in which they would be asked for, with AWS's
+prices now. It needs no bucket and no instance profile, launches nothing, and
+changes nothing on AWS.
+""",
 }
 _LOOKING = ("region", "bucket", "prefix", "allowed-account-ids")
 _METAVARS = {

@@ -65,19 +65,29 @@ class Settings(BaseSettings):
     name: OptionalText = _setting(
         WHAT, "A name for the run, to tell several of one workflow apart (default: the script's)"
     )
-    source: Source = _setting(WHAT, "Train the commit, or the tracked files as they are on disk", "commit")
+    source: Source = _setting(
+        WHAT,
+        "commit: the files of the commit; worktree: the tracked files as they are on disk, changes and all",
+        "commit",
+    )
     python: Text = _setting(WHAT, "The Python version for the training", ">=3.11")
     install: Text = _setting(
         WHAT, "Dependencies: auto (PEP 723, uv.lock, requirements.txt, pyproject.toml), skip, or a command", "auto"
     )
-    env: Variables = _setting(WHAT, "Variables for the training, NAME=VALUE a line", {})
+    env: Variables = _setting(
+        WHAT,
+        "Variables for the training, NAME=VALUE: one a flag, one a line of RUNCTL_ENV, or [env] in runctl.toml",
+        {},
+    )
     max_file_bytes: Size = _setting(WHAT, "No tracked file may be larger", 2 * 1024**3)
     instance_type: Words = _setting(
-        WHERE, "Instance types in order of preference; `cheapest` first: by price", ("t3.medium",)
+        WHERE, "Instance types in order of preference; with `cheapest` before them, by price", ("t3.medium",)
     )
     region: OptionalText = _setting(WHERE, "The AWS region (default: AWS_REGION, or the profile's)")
     bucket: OptionalText = _setting(WHERE, "The S3 bucket for sources, logs, checkpoints and results")
-    prefix: Text = _setting(WHERE, "Where in the bucket", "runctl")
+    prefix: Text = _setting(
+        WHERE, "All keys in the bucket begin with it; whoever looks for a run needs the same", "runctl"
+    )
     ami: OptionalText = _setting(
         WHERE, "An image id or public parameter (default: Ubuntu 24.04; GPU types: Deep Learning base)"
     )
@@ -88,21 +98,29 @@ class Settings(BaseSettings):
     instance_id: OptionalText = _setting(WHERE, "Train on this running instance; it is never powered off by us")
     allowed_account_ids: Words = _setting(WHERE, "Refuse credentials of any other account", ())
     spot: Spot = _setting(PRICE, "Spot instances: never, prefer (falls back to on-demand, loudly), require", "prefer")
-    max_price: Money = _setting(PRICE, "No offer may cost more, in USD per hour")
+    max_price: Money = _setting(PRICE, "No offer may cost more, in USD per hour of the instance; unknown is too much")
     max_cost: Money = _setting(
         PRICE, "The whole run may cost no more, in USD over all attempts: it is ended in time for a last checkpoint"
     )
     max_duration: Duration = _setting(PRICE, "The training is ended after this long", 6 * 3600)
     hang_timeout: Duration = _setting(PRICE, "Ended after this long without output or a new checkpoint", 0)
     grace: Duration = _setting(PRICE, "Between SIGTERM and SIGKILL, for a last checkpoint", 60)
-    max_attempts: Number = _setting(PRICE, "Attempts after interruptions", 3)
-    lease: Duration = _setting(PRICE, "A host powers itself off after this long unless a run has started on it", 900)
+    max_attempts: Number = _setting(PRICE, "Attempts at most; a new one comes after an interruption", 3)
+    lease: Duration = _setting(
+        PRICE, "A host powers itself off after this long, unless a run starts on it: then max-duration replaces it", 900
+    )
     keep_on_failure: Duration = _setting(PRICE, "Keep the host this long after a failure", 0)
     checkpoints: Words = _setting(RESULTS, "Checkpoints: files or directories, globs from the root", ("checkpoints/*",))
     require_checkpoint: YesNo = _setting(RESULTS, "Without a checkpoint it is a failure", default=False)
-    resume_args: Arguments = _setting(RESULTS, "Arguments put first when resuming; {checkpoint} is its path", ())
+    resume_args: Arguments = _setting(
+        RESULTS,
+        "Arguments put first when resuming, {checkpoint} is its path: `--resume-args='--resume {checkpoint}'`",
+        (),
+    )
     metrics: Words = _setting(RESULTS, "Files of JSON lines with metrics, globs from the root", ("metrics.jsonl",))
-    wait: YesNo = _setting(RESULTS, "Follow the run to its end; false: return when training has started", default=True)
+    wait: YesNo = _setting(
+        RESULTS, "Follow the run to its end; if not, return once it has started on its host", default=True
+    )
     github_token: Secret = Field(
         None, exclude=True, repr=False, description="For the pull request comment", json_schema_extra={"group": GITHUB}
     )
