@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runctl_action import arguments
-from runctl_action.contract.documents import Report, Spec
+from runctl_action.contract.documents import Spec
+from runctl_action.contract.reports import Report
 from runctl_action.errors import Cancelled, RunctlError, UsageError
 from runctl_action.report import meaning, terminal
 from runctl_action.wiring import Cloud, emulation, emulator_server, open_cloud, settler_of

@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 
 import jinja2
 
-from runctl_action.contract.documents import Report
+from runctl_action.contract.reports import Report
 from runctl_action.report import meaning
 from runctl_action.report.wording import age, command, cost, duration, log_line, size, train_command, visible
 

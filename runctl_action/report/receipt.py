@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
-from runctl_action.contract.documents import Market, Receipt, ReceiptLine
+from runctl_action.contract.documents import Market
+from runctl_action.contract.reports import Receipt, ReceiptLine
 
 # AWS bills instances, gp3 and addresses by the second, each for at least this long.
 MINIMUM_SECONDS = 60

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from runctl_action.contract.documents import Quote, Report
+from runctl_action.contract.reports import Quote, Report
 from runctl_action.report import meaning
 from runctl_action.report.wording import age, cost, duration, log_line, size, visible
 

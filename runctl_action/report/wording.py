@@ -13,7 +13,7 @@ from decimal import ROUND_DOWN, Decimal
 from fractions import Fraction
 from pathlib import PurePosixPath
 
-from runctl_action.contract.documents import Receipt, ReceiptLine, Report
+from runctl_action.contract.reports import Receipt, ReceiptLine, Report
 from runctl_action.report.receipt import apportioned
 
 # CSI (colours, cursor), OSC (titles, links) up to its terminator, and the two-character sequences of a terminal.

@@ -13,13 +13,7 @@ from runctl_action.cloud.instances import (
     Instances,
 )
 from runctl_action.cloud.store import Store
-from runctl_action.contract.documents import (
-    Budget,
-    Claim,
-    End,
-    Order,
-    Packs,
-)
+from runctl_action.contract.documents import Budget, Claim, End, Order, Packs
 from runctl_action.contract.layout import Layout
 from runctl_action.errors import RunctlError
 from runctl_action.run import decide, tools

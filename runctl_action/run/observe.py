@@ -22,13 +22,13 @@ from runctl_action.contract.documents import (
     InstanceRecord,
     OfferTried,
     Packs,
-    Report,
     Result,
     Spec,
     Status,
     Stop,
 )
 from runctl_action.contract.layout import TAG_ATTEMPT, Layout
+from runctl_action.contract.reports import Report
 from runctl_action.errors import CloudError
 
 _D = TypeVar("_D", bound=Document)

@@ -9,7 +9,8 @@ from decimal import Decimal
 
 from runctl_action.cloud import offers
 from runctl_action.cloud.prices import Price, Prices
-from runctl_action.contract.documents import InstanceRecord, Market, Offer, Receipt
+from runctl_action.contract.documents import InstanceRecord, Market, Offer
+from runctl_action.contract.reports import Receipt
 from runctl_action.report.receipt import MINIMUM_SECONDS, Rate, Stay, receipt, spent_usd
 from runctl_action.run.observe import Attempt, Observation
 
@@ -63,9 +64,10 @@ class Pricing:
         return rest + (address.usd if address and has_public_ipv4 else Decimal(0))
 
     def receipt(self, seen: Observation) -> Receipt | None:
-        """So far, or final; None before there is a host."""
+        """So far, or final; None before there is a host, or it is known that there is none."""
         stays = self._stays(seen)
-        return receipt(stays, seen.now) if stays else None
+        is_over = seen.last is not None and seen.last.end is not None
+        return receipt(stays, seen.now) if stays or is_over else None
 
     def seconds_left(self, seen: Observation, attempt: Attempt) -> float | None:
         """How long from now the training of `attempt` may go on so that the run ends within `max-cost`: what was spent

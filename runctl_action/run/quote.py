@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runctl_action.cloud.subnets import KnownSubnets
-from runctl_action.contract.documents import Quote, QuotedOffer, Synced
+from runctl_action.contract.reports import Quote, QuotedOffer, Synced
 from runctl_action.errors import SettingsError
 from runctl_action.run.pricing import Pricing
 from runctl_action.run.request import ranked_offers

@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Protocol
 
 from runctl_action.cloud.store import Store
-from runctl_action.contract.documents import Report, Stop
+from runctl_action.contract.documents import Stop
 from runctl_action.contract.layout import Layout
+from runctl_action.contract.reports import Report
 from runctl_action.run import decide
 from runctl_action.run.act import Actor
 from runctl_action.run.follow import Follower

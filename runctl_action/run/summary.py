@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from runctl_action.contract.documents import (
-    Offer,
-    OfferTried,
-    Receipt,
-    Report,
-    ReportedCheckpoint,
-    ReportedInstance,
-    ReportedOffer,
-    Synced,
-)
+from runctl_action.contract.documents import Offer, OfferTried
+from runctl_action.contract.reports import Receipt, Report, ReportedCheckpoint, ReportedInstance, ReportedOffer, Synced
 from runctl_action.report import meaning
 from runctl_action.run.observe import Attempt, Observation
 

@@ -17,14 +17,13 @@ from runctl_action.contract.documents import (
     Offer,
     OfferTried,
     Order,
-    Report,
     Result,
     Spec,
     Status,
     Stop,
-    Synced,
     TrainingSettings,
 )
+from runctl_action.contract.reports import Report, Synced
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 AWKWARD = ["", "a b", "\udcff", "caf\udce9/\n", "😀", '{"base64": "x"}', "\udcf0\udc9f😀"]

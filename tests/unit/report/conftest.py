@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runctl_action.contract.documents import Report, ReportedCheckpoint, ReportedInstance, Synced
+from runctl_action.contract.reports import Report, ReportedCheckpoint, ReportedInstance, Synced
 
 REQUESTED = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
 

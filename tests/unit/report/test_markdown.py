@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from runctl_action.contract.documents import Receipt, ReceiptLine, ReportedCheckpoint, ReportedInstance, ReportedOffer
+from runctl_action.contract.reports import Receipt, ReceiptLine, ReportedCheckpoint, ReportedInstance, ReportedOffer
 from runctl_action.report import markdown
 from runctl_action.report.receipt import Rate, Stay, receipt
 

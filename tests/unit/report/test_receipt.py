@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from runctl_action.contract.documents import Receipt
+from runctl_action.contract.reports import Receipt
 from runctl_action.report import markdown, terminal
 from runctl_action.report.receipt import Rate, Stay, apportioned, receipt, spent_usd
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runctl_action.contract.documents import Receipt
+from runctl_action.contract.reports import Receipt
 from runctl_action.report import terminal
 from runctl_action.report.receipt import Rate, Stay, receipt
 

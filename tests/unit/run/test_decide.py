@@ -20,15 +20,14 @@ from runctl_action.contract.documents import (
     Offer,
     OfferTried,
     Packs,
-    Report,
     Result,
     Spec,
     Status,
     Stop,
-    Synced,
     TrainingSettings,
 )
 from runctl_action.contract.layout import TAG_DEADLINE, TAG_RUN
+from runctl_action.contract.reports import Report, Synced
 from runctl_action.run import decide
 from runctl_action.run.observe import Attempt, Knowledge, Observation
 from runctl_action.run.summary import fallback

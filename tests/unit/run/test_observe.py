@@ -19,15 +19,14 @@ from runctl_action.contract.documents import (
     InstanceRecord,
     Offer,
     OfferTried,
-    Report,
     Result,
     Spec,
     Status,
     Stop,
-    Synced,
     TrainingSettings,
 )
 from runctl_action.contract.layout import TAG_ATTEMPT, Layout
+from runctl_action.contract.reports import Report, Synced
 from runctl_action.errors import CloudError
 from runctl_action.run.observe import Knowledge, Observation, Observer
 

@@ -24,13 +24,12 @@ from runctl_action.contract.documents import (
     InstanceRecord,
     Offer,
     PhaseTime,
-    Quote,
-    Receipt,
     Result,
     Spec,
     Status,
     TrainingSettings,
 )
+from runctl_action.contract.reports import Quote, Receipt
 from runctl_action.errors import ScriptNotTracked, SettingsError
 from runctl_action.run.observe import Attempt, Knowledge, Observation
 from runctl_action.run.pricing import Pricing
