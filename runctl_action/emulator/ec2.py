@@ -81,6 +81,8 @@ class Ec2:
                 return self._prices.spot_history(call)
             case "DescribeInstances" | "DescribeInstanceStatus":
                 return self._describe(call)
+            case "AssociateIamInstanceProfile":
+                return self._give_profile(call)
         self._require_visible(call)
         return forward(self._moto, call.environ)
 
@@ -155,6 +157,14 @@ class Ec2:
         for code, status in LAUNCH_ERRORS.items():
             if self._world.faults.take("launch-error", code=code, **seen):
                 raise ApiError(code, "The launch was refused on purpose.", status)
+
+    def _give_profile(self, call: Call) -> Answer:
+        answer = forward(self._moto, call.environ)
+        instance = self._world.instances.get(call.form.get("InstanceId", ""))
+        if answer.status == 200 and instance is not None and instance.role_id is None:
+            arn = call.form.get("IamInstanceProfile.Arn", "")
+            self._lives.give_profile(instance, call.form.get("IamInstanceProfile.Name") or arn.rsplit("/", 1)[-1])
+        return answer
 
     def _describe_again(self, call: Call, ids: Sequence[str]) -> Answer:
         """The same token: the answer that DescribeInstances gives, in RunInstances' words."""

@@ -66,6 +66,12 @@ class Lives:
             self._world.instances[instance_id] = instance
         in_background(lambda: self._boot(instance), self._world.delays.running)
 
+    def give_profile(self, instance: EmulatedInstance, profile: str) -> None:
+        """A profile that comes after the boot: the agent hibernates, and looks again five minutes later."""
+        role = self.role(profile)
+        instance.role_id, instance.role_name = role.id, role.name
+        in_background(lambda: self._bring_online(instance), 5 * self._world.seconds_per_minute)
+
     def start(self, instance: EmulatedInstance) -> None:
         """StartInstances of a stopped one: it boots with the disk that it had."""
         with self._world.lock:

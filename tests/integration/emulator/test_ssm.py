@@ -16,7 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from runctl_action.emulator.agent import execution_timeout
-from runctl_action.emulator.server import Emulator
+from runctl_action.emulator.server import PROFILE, Emulator
 
 Run = Callable[..., dict[str, Any]]
 DOCUMENT = "AWS-RunShellScript"
@@ -692,3 +692,32 @@ def test_the_execution_timeout_ends_a_command_whose_child_keeps_stdout_open(time
 
 def test_an_execution_timeout_of_3_is_not_reached_after_5_seconds(timed: dict[str, Any], ended: Run) -> None:
     assert told(ended(timed["three"], timed["on"])) == ("Success", 0, "done\n", "")
+
+
+def test_a_command_survives_a_restart_of_the_agent(run: Any) -> None:
+    found = run("systemctl restart amazon-ssm-agent; echo survived")
+    assert (found["Status"], found["StandardOutputContent"]) == ("Success", "survived\n")
+
+
+def test_an_agent_that_booted_before_its_profile_looks_again_five_minutes_later(
+    aws: Any, boot: Any, ec2: Any, until: Any, state: Any, is_online: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = boot(IamInstanceProfile=None, wait=False)
+    until(lambda: state(instance) == "running")
+    assert not is_online(instance)
+    monkeypatch.setattr(aws.world, "seconds_per_minute", 0.02)
+    ec2.associate_iam_instance_profile(InstanceId=instance, IamInstanceProfile={"Name": PROFILE})
+    until(lambda: is_online(instance))
+
+
+def test_more_commands_than_run_and_are_buffered_are_pending_until_there_is_room(
+    boot: Any, send: Any, invocation: Any, until: Any, ended: Any, ssm: Any
+) -> None:
+    instance = boot()
+    held = [send("sleep 60", on=instance) for _ in range(5)]
+    until(lambda: all(invocation(command, on=instance).get("Status") == "InProgress" for command in held))
+    waiting = [send("echo at last", on=instance) for _ in range(7)]
+    until(lambda: all(invocation(command, on=instance).get("Status") == "Pending" for command in waiting))
+    for command in held:
+        ssm.cancel_command(CommandId=command)
+    assert {ended(command, on=instance)["StandardOutputContent"] for command in waiting} == {"at last\n"}
