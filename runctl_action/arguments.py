@@ -6,11 +6,12 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from typing import Any, NoReturn
 
 from runctl_action import __version__
 from runctl_action.errors import UsageError
-from runctl_action.parsing import did_you_mean, show_duration
+from runctl_action.flags import add_settings
+from runctl_action.parsing import did_you_mean
 
 COMMANDS = {
     "train": "train one commit and follow it to its end",
@@ -156,10 +157,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
 
 def _train(command: argparse.ArgumentParser) -> None:
     what = command.add_argument_group("This run")
-    what.add_argument(
-        "set:script", metavar="SCRIPT", nargs="?", help="The script, relative to the working directory or the git root"
-    )
-    what.add_argument("--revision", metavar="COMMIT", default="HEAD", help="The commit to train [HEAD]")
+    _add_script(what)
     what.add_argument("--emulate", action="store_true", help="On an emulated AWS in this process: no account, no cost")
     what.add_argument(
         "--again",
@@ -169,36 +167,33 @@ def _train(command: argparse.ArgumentParser) -> None:
     what.add_argument("--json", action="store_true", help="Print the report as one JSON document on stdout")
     what.add_argument("--report", metavar="FILE", help="Write the report as Markdown")
     _add_emulation(what, "With --emulate: ")
-    _add_settings(command, all_of_them=True)
+    add_settings(command, all_of_them=True)
 
 
 def _quote(command: argparse.ArgumentParser) -> None:
     what = command.add_argument_group("This quote")
-    what.add_argument(
-        "set:script", metavar="SCRIPT", nargs="?", help="The script, relative to the working directory or the git root"
-    )
-    what.add_argument("--revision", metavar="COMMIT", default="HEAD", help="The commit to train [HEAD]")
+    _add_script(what)
     what.add_argument("--emulate", action="store_true", help="At the prices of an emulated AWS in this process")
     what.add_argument("--json", action="store_true", help="Print the quote as one JSON document on stdout")
     _add_emulation(what, "With --emulate: ")
-    _add_settings(command, all_of_them=True)
+    add_settings(command, all_of_them=True)
 
 
 def _one_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", metavar="RUN", help="A run id, or its unique beginning")
     command.add_argument("--json", action="store_true", help="Print the report as one JSON document on stdout")
-    _add_settings(command)
+    add_settings(command)
 
 
 def _logs(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", metavar="RUN", help="A run id, or its unique beginning")
     command.add_argument("-f", "--follow", action="store_true", help="Go on printing until the run is over")
-    _add_settings(command)
+    add_settings(command)
 
 
 def _many_runs(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="Print the reports as one JSON document on stdout")
-    _add_settings(command)
+    add_settings(command)
 
 
 def _collect(command: argparse.ArgumentParser) -> None:
@@ -209,6 +204,13 @@ def _collect(command: argparse.ArgumentParser) -> None:
 def _emulator(command: argparse.ArgumentParser) -> None:
     command.add_argument("--port", type=int, help="The port to listen on (default: any free one)")
     _add_emulation(command)
+
+
+def _add_script(group: Any) -> None:
+    group.add_argument(
+        "set:script", metavar="SCRIPT", nargs="?", help="The script, relative to the working directory or the git root"
+    )
+    group.add_argument("--revision", metavar="COMMIT", default="HEAD", help="The commit to train [HEAD]")
 
 
 def _add_emulation(group: Any, when: str = "") -> None:
@@ -297,82 +299,3 @@ prices now. It needs no bucket and no instance profile, launches nothing, and
 changes nothing on AWS.
 """,
 }
-_LOOKING = ("region", "bucket", "prefix", "allowed-account-ids")
-_METAVARS = {
-    "env": "NAME=VALUE", "instance_type": "TYPE,…", "subnets": "ID,…", "security_groups": "ID,…",
-    "allowed_account_ids": "ID,…", "checkpoints": "GLOB,…", "metrics": "GLOB,…", "volume_size": "GIB",
-    "max_attempts": "N", "max_duration": "TIME", "hang_timeout": "TIME", "grace": "TIME", "lease": "TIME",
-    "keep_on_failure": "TIME", "max_file_bytes": "SIZE", "python": "VERSION", "install": "HOW",
-}  # fmt: skip
-
-
-def _add_settings(command: argparse.ArgumentParser, *, all_of_them: bool = False) -> None:
-    """A flag for every setting, from the model: its description, its default, its group."""
-    from runctl_action.settings import Settings
-
-    groups: dict[str, Any] = {}
-    for name, info in Settings.model_fields.items():
-        flag = name.replace("_", "-")
-        if flag in {"script", "args", "github-token"} or not (all_of_them or flag in _LOOKING):
-            continue
-        title = _group(info.json_schema_extra)
-        if title not in groups:
-            groups[title] = command.add_argument_group(title)
-        group = groups[title]
-        default = _show_default(name, info.default)
-        help_text = f"{info.description}{f' [{default}]' if default else ''}".replace("%", "%%")
-        metavar = _metavar(name, info.annotation)
-        if info.annotation is bool:
-            group.add_argument(
-                f"--{flag}", dest=f"set:{flag}", action=argparse.BooleanOptionalAction, default=None, help=help_text
-            )
-        elif name == "env" or metavar.endswith(",…"):
-            group.add_argument(f"--{flag}", dest=f"set:{flag}", action=_Several, metavar=metavar, help=help_text)
-        else:
-            group.add_argument(f"--{flag}", dest=f"set:{flag}", metavar=metavar, help=help_text)
-
-
-def settings_table() -> str:
-    """The same as Markdown, for the README: `make docs` puts it there, and a test compares."""
-    from runctl_action.settings import Settings
-
-    lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
-    title = ""
-    for name, info in Settings.model_fields.items():
-        if title != (title := _group(info.json_schema_extra)):
-            lines.append(f"| **{title}** | | |")
-        default = _show_default(name, info.default)
-        shown = f"`{default}`" if default else ""
-        meaning = (info.description or "").replace("|", "\\|")
-        lines.append(f"| `{name.replace('_', '-')}` | {shown} | {meaning} |")
-    return "\n".join(lines) + "\n"
-
-
-def _group(extra: Any) -> str:
-    return str(extra["group"]) if isinstance(extra, dict) else ""
-
-
-class _Several(argparse.Action):
-    """A list: each time the flag is given it adds to what is there; commas separate, except in a variable's value."""
-
-    def __call__(self, _parser: object, found: argparse.Namespace, value: Any, _option: str | None = None) -> None:
-        items = [value] if self.metavar == "NAME=VALUE" else [part.strip() for part in value.split(",") if part.strip()]
-        setattr(found, self.dest, [*(getattr(found, self.dest) or ()), *items])
-
-
-def _metavar(name: str, annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return "|".join(get_args(annotation))
-    return _METAVARS.get(name, name.rsplit("_", 1)[-1].upper())
-
-
-def _show_default(name: str, default: Any) -> str:
-    if isinstance(default, bool):
-        return "yes" if default else "no"
-    if default in (None, (), {}):
-        return ""
-    if _METAVARS.get(name) == "TIME":
-        return show_duration(default)
-    if _METAVARS.get(name) == "SIZE":
-        return f"{default // 1024**3}GiB"
-    return ", ".join(default) if isinstance(default, tuple) else str(default)
