@@ -45,20 +45,21 @@ def write_shims(directory: Path) -> Path:
 
 class Power:
     """`say("power-off")` or `say("reboot")` is what becomes of the host; `start(argv, environment, log)` starts a
-    service's process."""
+    service's process, and gives back what tells whether it still runs."""
 
     def __init__(
         self,
         directory: Path,
         *,
         say: Callable[[str], None],
-        start: Callable[[Sequence[str], Mapping[str, str], str], None],
+        start: Callable[[Sequence[str], Mapping[str, str], str], Callable[[], bool]],
     ) -> None:
         self._directory = directory
         self._path = f"{directory / 'shims'}:{AGENT_PATH}"
         self._say = say
         self._start = start
         self._timers: dict[str, threading.Timer] = {}
+        self._services: dict[str, Callable[[], bool]] = {}
         self.seconds_per_minute = 60.0
 
     def unsafe(self) -> Iterator[tuple[str, str | None]]:
@@ -122,12 +123,19 @@ class Power:
             for unit in words[1:]:
                 self._cancel(unit.rsplit(".", 1)[0])
         elif words[:1] == ["is-active"]:
-            return 0 if all(unit.rsplit(".", 1)[0] in self._timers for unit in words[1:]) else 3
+            return 0 if all(self._is_active(unit) for unit in words[1:]) else 3
         elif words[:1] == ["reboot"]:
             self._say("reboot")
         elif words[:1] == ["poweroff"]:
             self._say("power-off")
         return 0
+
+    def _is_active(self, unit: str) -> bool:
+        name, _, kind = unit.rpartition(".")
+        if kind == "timer":
+            return name in self._timers
+        service = self._services.get(name if kind == "service" else unit)
+        return service is not None and service()
 
     def _systemd_run(self, args: Sequence[str]) -> None:
         env: dict[str, str] = {}
@@ -148,7 +156,8 @@ class Power:
         log = options.get("StandardOutput", "").partition("append:")[2] or os.devnull
 
         def launch() -> None:
-            self._start([program, *command[1:]], {"LANG": "C.UTF-8", **env, "PATH": path}, log)
+            running = self._start([program, *command[1:]], {"LANG": "C.UTF-8", **env, "PATH": path}, log)
+            self._services[options.get("unit", "run")] = running
 
         if "on-active" in options:
             seconds = float(options["on-active"].removesuffix("s")) / 60 * self.seconds_per_minute

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 from runctl_action.emulator.power import Power
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 # The agent copies a script's output byte by byte: 5 MB were seen to take it 10.5 s.
 _COPY_SECONDS_PER_BYTE = 2.1e-6
@@ -129,13 +129,15 @@ class Supervisor:
         process.returncode = code  # Popen must not wait for what the reaper has waited for
         emit({"event": "end", "id": execution, "code": code, "error": None, "stopped": stopped})
 
-    def _start(self, argv: Sequence[str], env: Mapping[str, str], log: str) -> None:
-        """A service's process: nobody waits for it."""
+    def _start(self, argv: Sequence[str], env: Mapping[str, str], log: str) -> Callable[[], bool]:
+        """A service's process: nobody waits for it. Gives back what tells whether it still runs."""
         with open(log, "ab") as out, self.lock:
             process = subprocess.Popen(
                 argv, env=env, cwd="/", stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
+            self.codes.pop(process.pid, None)  # of an orphan that had this number before
             process.returncode = 0  # the reaper has it; Popen must not wait
+        return lambda: process.pid not in self.codes
 
     def _copy(self, execution: str, stream: IO[bytes], file: IO[bytes]) -> None:
         try:

@@ -72,3 +72,11 @@ def test_a_shim_answers_as_the_command_would(run: Any) -> None:
     said = run("systemd-run --unit=t --on-active=600 true; systemctl is-active t.timer; echo $?; systemctl stop t.timer;"
                " systemctl is-active t.timer; echo $?")  # fmt: skip
     assert said["StandardOutputContent"].split() == ["0", "3"]
+
+
+def test_a_service_is_active_for_as_long_as_it_runs(run: Any) -> None:
+    said = run(
+        "systemd-run --unit=s sleep 0.2; systemctl is-active s; echo $?; systemctl is-active s.service; echo $?;"
+        " while systemctl is-active --quiet s; do :; done; echo over; systemctl is-active nothing; echo $?"
+    )
+    assert said["StandardOutputContent"].split() == ["0", "0", "over", "3"]
