@@ -85,12 +85,10 @@ class _Checked:
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
         self.sha256 = hashlib.sha256()
-        self.bytes = 0
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(size)
         self.sha256.update(data)
-        self.bytes += len(data)
         return data
 
 
