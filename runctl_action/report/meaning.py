@@ -122,8 +122,8 @@ def hint(report: Report) -> str:
     again = train_command(report, "--again")
     has_checkpoint = any(not checkpoint.suspect for checkpoint in report.checkpoints)
     go_on = f"{'go on from the last good checkpoint' if has_checkpoint else 'start it again'}: {again}"
-    # Settings are a part of what a run is: with another limit it is another run, from its beginning.
-    same = f"{go_on} (with the settings that it had)"
+    # Settings are a part of what a run is: with another limit it is another run, which can begin where this one ended.
+    raised = train_command(report, *(("--resume", report.run_id) if has_checkpoint else ()))
     advice: dict[Cause, str] = {
         "signal": f"read the end of the log: {logs}",
         "out-of-memory": f"take a larger `instance-type` or a smaller batch; the log: {logs}",
@@ -134,9 +134,9 @@ def hint(report: Report) -> str:
         "sync": f"send it once more: {again}",
         "spot-reclaimed": go_on,
         "host-stopped": go_on,
-        "max-duration": f"{same}; a raised `max-duration` makes another run",
+        "max-duration": f"raise `max-duration`, then: {raised}",
         "hung": f"see where it stopped: {logs}",
-        "budget": f"{same}; a raised `max-cost` makes another run",
+        "budget": f"raise `max-cost`, then: {raised}",
         "stopped": go_on,
         "vanished": go_on,
         "defect": f"please report it, with: {command(['runctl-action', 'report', '--json', report.run_id])}",

@@ -353,8 +353,8 @@ def test_apportioned_amounts_add_up_and_none_is_off_by_a_unit(amounts, places):
 def shown_in_markdown(report):
     section = markdown.render(report).partition("#### Receipt")[2].partition("#### ")[0]
     rows = [line.split("|") for line in section.splitlines() if line.startswith("|")][2:]
-    total = re.search(r"Total \*\*(?:at least )?([0-9.]+) USD\*\*", section)
-    return [row[4].strip() for row in rows], total and total[1]
+    total = re.search(r"\| \*\*(?:at least )?([0-9.]+)\*\* \|", section)
+    return [row[4].strip() for row in rows[:-1]], total and total[1]
 
 
 def shown_in_the_terminal(report):
