@@ -4,6 +4,7 @@ Self-contained and for any Python from 3.6 on (Amazon Linux 2023 has 3.9): it is
 """
 
 import base64
+import email.utils
 import hashlib
 import json
 import os
@@ -11,8 +12,14 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 import zipfile
+
+# S3 refuses a signature that is 15 minutes off; a clock that is wrong by a third of it is said while it can be.
+CLOCK_SECONDS = 300
+SYNC = "sync it (chronyd or systemd-timesyncd, with 169.254.169.123 as its server), or use an image that does"
 
 
 def bootstrap(parameters, environ):
@@ -22,8 +29,11 @@ def bootstrap(parameters, environ):
     directory = os.path.join(base, "runs", order["run_id"], str(order["attempt"]))
     os.makedirs(os.path.join(base, "tools"), exist_ok=True)
     os.makedirs(os.path.dirname(directory), exist_ok=True)
+    had_tools = os.path.exists(os.path.join(base, "tools", parameters["uv_sha256"], "uv.zip"))
     package = fetch(parameters["package_url"], parameters["package_sha256"], os.path.join(base, "tools"), "host.pyz")
     archive = fetch(parameters["uv_url"], parameters["uv_sha256"], os.path.join(base, "tools"), "uv.zip")
+    if had_tools:
+        check_clock_alone(parameters["package_url"])
     tools = os.path.dirname(archive)
     for name, data in (("uv", archive), ("requirements.txt", package)):
         unpack(data, name, os.path.join(tools if name == "uv" else os.path.dirname(package), name))
@@ -50,7 +60,7 @@ def fetch(url, sha256, tools, name):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = path + "." + str(os.getpid())
     found = hashlib.sha256()
-    with urllib.request.urlopen(url, timeout=60) as answer, open(partial, "wb") as file:
+    with ask(url) as answer, open(partial, "wb") as file:
         for chunk in iter(lambda: answer.read(1 << 20), b""):
             found.update(chunk)
             file.write(chunk)
@@ -59,6 +69,46 @@ def fetch(url, sha256, tools, name):
         raise ValueError("%s is not what was ordered: sha256 %s" % (name, found.hexdigest()))
     os.replace(partial, path)
     return path
+
+
+def ask(url, timeout=60, first_byte_only=False):
+    """The answer. Raises when S3's clock, in it or in its refusal, is not the host's."""
+    request = urllib.request.Request(url, headers={"Range": "bytes=0-0"} if first_byte_only else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        check_clock(error.headers.get("Date"), time.time())
+        raise
+    except urllib.error.URLError as error:
+        # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED: far off, no answer is to be had.
+        if getattr(error.reason, "verify_code", 0) in (9, 10):
+            shown = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+            raise ValueError("%s; this host's clock says %s: %s" % (error.reason, shown, SYNC))
+        raise
+    check_clock(answer.headers.get("Date"), time.time())
+    return answer
+
+
+def check_clock(date, now):
+    """Raises when `now` (seconds since the epoch) is far from an answer's Date."""
+    try:
+        seconds = now - email.utils.parsedate_to_datetime(date).timestamp()
+    except (AttributeError, IndexError, OverflowError, TypeError, ValueError):
+        return  # there is none
+    if abs(seconds) > CLOCK_SECONDS:
+        way = "ahead" if seconds > 0 else "behind"
+        raise ValueError(
+            "this host's clock is %d minutes %s of S3's, and S3 refuses what is signed more than 15 minutes "
+            "off: %s" % (round(abs(seconds) / 60), way, SYNC)
+        )
+
+
+def check_clock_alone(url):
+    """For a host that had its tools: one byte of one of them, for the answer's Date alone."""
+    try:
+        ask(url, timeout=5, first_byte_only=True).close()
+    except OSError:
+        pass  # what is not known is no reason not to train
 
 
 def unpack(archive, name, path):

@@ -12,18 +12,33 @@ from runctl_action.contract.documents import Budget, Order, Phase, PhaseTime, St
 from runctl_action.host.bucket import HostBucket
 
 _FAST_SECONDS, _SLOW_SECONDS, _SLOW_AFTER_SECONDS = 2.0, 5.0, 600.0
+# Who reads the result looks at the last status too: it has to come first.
+_LAST_SECONDS, _RETRY_SECONDS = 60.0, 2.0
 
 
 class Heartbeat:
     """Writes status.json at every change of phase and every few seconds; calls `on_stop` once stop.json is there."""
 
-    def __init__(self, bucket: HostBucket, order: Order, on_stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        bucket: HostBucket,
+        order: Order,
+        on_stop: Callable[[], None],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        every_seconds: float = _FAST_SECONDS,
+        retry_seconds: float = _RETRY_SECONDS,
+    ) -> None:
+        self._monotonic = monotonic
+        self._every = every_seconds
+        self._retry = retry_seconds
         self._bucket = bucket
         self._order = order
         self._on_stop = on_stop
         self._is_stopped = False
         self._wake = threading.Event()
         self._closing = False
+        self._is_last_written = False
         self._started = time.monotonic()
         self._beat = 0
         self._phase: Phase = "syncing"
@@ -55,13 +70,20 @@ class Heartbeat:
         return (*self._phases, current)
 
     def close(self) -> None:
+        """Returns when the last status has arrived, or could not be written for a minute."""
         self._closing = True
         self._wake.set()
-        self._thread.join(30)
+        # A write that is under way has botocore's own patience.
+        self._thread.join(2 * _LAST_SECONDS)
+
+    def ensure_last(self) -> None:
+        """After `close`: writes the last status if it could not be written until now. Raises what S3 raises."""
+        if not self._is_last_written:
+            self._write()
+            self._is_last_written = True
 
     def _beat_on(self) -> None:
-        while True:
-            is_last = self._closing
+        while not self._closing:
             # S3 may be away: the heartbeat goes stale, the launcher looks at EC2, the training goes on.
             try:
                 self._write()
@@ -69,11 +91,25 @@ class Heartbeat:
                 self._look_for_budget()
             except Exception as error:  # noqa: BLE001
                 print(f"heartbeat: {error!r}", file=sys.stderr)
-            if is_last:
-                return
             is_long = time.monotonic() - self._started > _SLOW_AFTER_SECONDS
-            self._wake.wait(_SLOW_SECONDS if is_long else _FAST_SECONDS)
+            self._wake.wait(_SLOW_SECONDS if is_long else self._every)
             self._wake.clear()
+        self._write_last()
+
+    def _write_last(self) -> None:
+        """From the thread that writes all of them, so that no earlier one arrives after it."""
+        deadline = self._monotonic() + _LAST_SECONDS
+        while True:
+            try:
+                self._write()
+            except Exception as error:  # noqa: BLE001
+                print(f"heartbeat: the last status: {error!r}", file=sys.stderr)
+            else:
+                self._is_last_written = True
+                return
+            if self._monotonic() >= deadline:
+                return
+            time.sleep(self._retry)
 
     def _write(self) -> None:
         self._beat += 1

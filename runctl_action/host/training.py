@@ -44,9 +44,13 @@ class Limits:
 
 
 class Supervised:
-    """Runs a process to its end. `end(because)` may be called from any thread (stop, spot notice)."""
+    """Runs a process to its end. `end(because)` may be called from any thread (stop, spot notice). `on_hang` looks at
+    a process that hangs, before it is ended for it."""
 
-    def __init__(self, journal: Journal, phase: str, limits: Limits) -> None:
+    def __init__(
+        self, journal: Journal, phase: str, limits: Limits, *, on_hang: Callable[[], None] = lambda: None
+    ) -> None:
+        self._on_hang = on_hang
         self._journal = journal
         self._phase = phase
         self._limits = limits
@@ -65,7 +69,6 @@ class Supervised:
         *,
         cwd: Path,
         env: Mapping[str, str],
-        on_tick: Callable[[], None] = lambda: None,
         is_training: bool = False,
     ) -> Ended:
         """Starts `argv` (never through a shell) and waits for its end; nothing that it started is left afterwards."""
@@ -87,7 +90,9 @@ class Supervised:
             if killed_at is None:
                 self._check_limits(now - started, now)
                 if self._asked:
-                    killed_at, kill_after = time.time(), now + self._limits.grace_seconds
+                    if self._asked == "hung":
+                        self._look_at_it()
+                    killed_at, kill_after = time.time(), time.monotonic() + self._limits.grace_seconds
                     grace = f"{self._limits.grace_seconds:.0f} s of grace"
                     self._say(f"ending the {self._phase} ({self._asked}): SIGTERM, then {grace}")
                     processes.signal_all(process, signal.SIGTERM)
@@ -95,7 +100,6 @@ class Supervised:
                 self._say("the grace is over: SIGKILL")
                 processes.signal_all(process, signal.SIGKILL)
                 kill_after = now + 5
-            on_tick()
         if (left := processes.end_leftovers()) and is_training:
             self._say(f"ended {left} process{'es' if left > 1 else ''} that the training had left behind")
         stream.finish()
@@ -117,6 +121,12 @@ class Supervised:
         quiet_since = max(self._last_output, limits.progressed_at())
         if limits.hang_seconds and now - quiet_since > limits.hang_seconds:
             self.end("hung")
+
+    def _look_at_it(self) -> None:
+        try:
+            self._on_hang()
+        except Exception as error:  # noqa: BLE001  - whatever could not be seen, the ending goes on
+            self._say(f"where it hangs could not be found out: {error!r}")
 
     def _note_output(self) -> None:
         self._last_output = time.monotonic()

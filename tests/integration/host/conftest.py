@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,20 @@ import pytest
 import zstandard
 from moto.server import ThreadedMotoServer
 
-from runctl_action.contract.documents import Order, Result, Spec, TrainingSettings
+from runctl_action.contract.documents import Order, Result, Resume, Spec, TrainingSettings
 from runctl_action.contract.layout import Layout, parse_log_key
 from runctl_action.source.packs import upload_source
 from runctl_action.source.repository import open_repository, read_source
 
 LAYOUT = Layout()
+# What a host may call: in a test they must never be the machine's own.
+SHIMS = ("shutdown", "systemctl", "systemd-run", "poweroff", "halt", "reboot")
+_SHIM = """#!/bin/sh
+echo {name} "$@" >> {directory}/shutdowns
+date +%s.%N >> {directory}/shutdown-times
+[ "$1" != is-active ] || exit 3
+exit {code}
+"""
 USERID = "AROATEST:i-0123"
 
 
@@ -91,10 +100,16 @@ class Training:
     directory: Path
     s3: S3
     server: str
-    order: Order | None = None
+    # Of the host's programs those that fail, with their exit codes.
+    failing: dict[str, int] = field(default_factory=dict)
 
     def prepare(
-        self, script: str, args: tuple[str, ...], settings: dict[str, Any], attempt: int, resume_from: Any
+        self,
+        script: str,
+        args: tuple[str, ...] = (),
+        settings: dict[str, Any] | None = None,
+        attempt: int = 1,
+        resume: Resume | None = None,
     ) -> Order:
         """What a launcher does: commit, upload, spec, order."""
         subprocess.run("git add -A && git commit -q --allow-empty -m x", shell=True, check=True, cwd=self.root)
@@ -104,24 +119,25 @@ class Training:
             run_id="run-1", requested_at=datetime.now(UTC), repository="o/r", name="run", commit=source.commit, tree=source.tree,
             digest=source.manifest.digest, files=len(source.manifest.entries), bytes=source.manifest.total_bytes,
             manifest_bytes=len(source.manifest.canonical()), script=script, args=args,
-            training=TrainingSettings(**{"install": "skip", "grace_seconds": 2} | settings),
+            training=TrainingSettings(**{"install": "skip", "grace_seconds": 2} | (settings or {})),
         )  # fmt: skip
-        import hashlib
-
         run = LAYOUT.run("run-1")
         self.s3.put(run.spec, spec.to_json())
         self.s3.put(run.packs, packs.to_json())
+        if resume:
+            self.s3.put(run.resume(attempt), resume.to_json())
         return Order(
             run_id="run-1", attempt=attempt, bucket="bucket", region="us-east-1", prefix="runctl", userid=USERID,
-            digest=spec.digest, spec_sha256=hashlib.sha256(spec.to_json()).hexdigest(), resume_from=resume_from,
+            digest=spec.digest, spec_sha256=hashlib.sha256(spec.to_json()).hexdigest(),
+            resume_sha256=hashlib.sha256(resume.to_json()).hexdigest() if resume else None,
         )  # fmt: skip
 
     def start(self, order: Order, **environ: str) -> subprocess.Popen[bytes]:
         shims = self.directory / "shims"
         shims.mkdir(parents=True, exist_ok=True)
-        for name in ("shutdown", "systemctl", "poweroff", "halt"):
+        for name in SHIMS:
             shim = shims / name
-            shim.write_text(f'#!/bin/sh\necho {name} "$@" >> {self.directory}/shutdowns\n')
+            shim.write_text(_SHIM.format(name=name, directory=self.directory, code=self.failing.get(name, 0)))
             shim.chmod(0o755)
         path = self.directory / "order.json"
         path.write_bytes(order.to_json())
@@ -171,13 +187,13 @@ class Training:
         script: str = "train.py",
         settings: dict[str, Any] | None = None,
         attempt: int = 1,
-        resume_from: Any = None,
+        resume: Resume | None = None,
         **environ: str,
     ) -> Outcome:
         for name, text in ({script: files} if isinstance(files, str) else files).items():
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             (self.root / name).write_text(text)
-        order = self.prepare(script, args, settings or {}, attempt, resume_from)
+        order = self.prepare(script, args, settings, attempt, resume)
         return self.finish(self.start(order, **environ), order)
 
 

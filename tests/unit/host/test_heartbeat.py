@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,6 +25,9 @@ class Bucket:
         self.objects: dict[str, bytes] = {}
         self.fetched: set[str] = set()
         self.beats: queue.Queue[int] = queue.Queue()
+        self.phases: list[str] = []
+        # How many writes of the phase `done` fail.
+        self.refusals = 0
 
     def get(self, key: str) -> bytes | None:
         self.fetched.add(key)
@@ -31,6 +35,10 @@ class Bucket:
 
     def put_document(self, key: str, document: Any) -> bool:
         assert key == self.own.status
+        if document.phase == "done" and self.refusals:
+            self.refusals -= 1
+            raise OSError("S3 is away")
+        self.phases.append(document.phase)
         self.beats.put(document.beat)
         return True
 
@@ -43,17 +51,20 @@ def bucket() -> Bucket:
     return Bucket()
 
 
-def heartbeat(bucket: Bucket, budget_seconds: float | None = None, on_stop: Any = lambda: None) -> Heartbeat:
+def heartbeat(
+    bucket: Bucket, budget_seconds: float | None = None, on_stop: Any = lambda: None, **options: Any
+) -> Heartbeat:
     order = Order(
         run_id="run-1", attempt=1, bucket="b", region="r", prefix="runctl", userid="AROA:i-1", digest="d" * 64,
         spec_sha256="s" * 64, budget_seconds=budget_seconds,
     )  # fmt: skip
-    return Heartbeat(bucket, order, on_stop)  # type: ignore[arg-type]
+    return Heartbeat(bucket, order, on_stop, **options)  # type: ignore[arg-type]
 
 
 def beaten(heart: Heartbeat) -> Heartbeat:
     """After at least one whole beat."""
     heart.start()
+    heart._bucket.beats.get(timeout=30)  # type: ignore[attr-defined]
     heart.close()
     return heart
 
@@ -96,6 +107,8 @@ class TestABudget:
         assert 0 < heart.budget_left() <= 100
         bucket.write(RUN.budget(1), in_seconds(1000))
         bucket.write(RUN.stop, Stop(by="somebody", attempt=1, at=datetime.now(UTC)))
+        heart.enter("collecting")
+        assert bucket.beats.get(timeout=30) == 3
         heart.close()
         assert heart.budget_left() > 900
         assert stopped == [True]
@@ -114,3 +127,28 @@ def test_a_stop_is_told_once_and_one_of_an_earlier_attempt_never(bucket: Bucket)
     heart.enter("training")
     heart.close()
     assert stopped == [True]
+
+
+class TestTheLastStatus:
+    def test_arrives_however_often_it_is_refused_at_first(self, bucket: Bucket) -> None:
+        bucket.refusals = 5
+        heart = heartbeat(bucket, retry_seconds=0)
+        heart.start()
+        heart.enter("done")
+        heart.close()
+        assert bucket.phases[-1] == "done"
+
+    def test_is_given_up_after_a_minute(self, bucket: Bucket) -> None:
+        bucket.refusals = 10**9
+        minutes = itertools.count(0, 10)
+        heart = heartbeat(bucket, retry_seconds=0, monotonic=lambda: float(next(minutes)))
+        heart.start()
+        heart.enter("done")
+        heart.close()
+        assert "done" not in bucket.phases
+        assert 5 <= 10**9 - bucket.refusals <= 10
+
+    def test_does_not_wait_for_the_next_beat(self, bucket: Bucket) -> None:
+        heart = beaten(heartbeat(bucket, every_seconds=10**6))
+        assert not heart._thread.is_alive()
+        assert bucket.beats.get(timeout=30) == 2

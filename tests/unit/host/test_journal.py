@@ -64,6 +64,14 @@ def test_a_segment_that_could_not_be_stored_is_stored_later_and_once(journal: An
     assert store.text == b"text"
 
 
+def test_the_end_of_the_log_does_not_wait_for_the_next_segment(tmp_path: Path) -> None:
+    store = Store()
+    log = Journal(store.put, tmp_path / "log", interval_seconds=10**6)
+    log.write("training", b"the end")
+    log.close()
+    assert (store.text, log.warnings) == (b"the end", [])
+
+
 def test_a_backlog_that_grows_too_long_loses_its_middle_and_says_so(journal: Any) -> None:
     store = Store()
     store.gate.clear()

@@ -14,7 +14,7 @@ from runctl_action.host.training import Ended, judge
 
 # In a process of its own: whoever supervises ends every descendant that it has.
 SUPERVISE = """
-import dataclasses, json, os, sys
+import dataclasses, json, os, sys, time
 from pathlib import Path
 from runctl_action.host import processes
 from runctl_action.host.journal import Journal
@@ -25,8 +25,13 @@ ready = directory / "ready"
 if "budget_after_ready" in limits:
     left = limits.pop("budget_after_ready")
     limits["budget_left"] = lambda: left if ready.exists() else 1.0
+if "hang_seconds" in limits:
+    limits["progressed_at"] = lambda: 0.0 if ready.exists() else time.monotonic()
 journal = Journal(lambda *_: None, directory / "log")
-ended = Supervised(journal, "training", Limits(**limits)).run(argv, cwd=directory, env=dict(os.environ), is_training=True)
+def looks():
+    (directory / "looked").write_text(str((directory / "saved").exists()))
+    raise RuntimeError("nothing to be seen")
+ended = Supervised(journal, "training", Limits(**limits), on_hang=looks).run(argv, cwd=directory, env=dict(os.environ), is_training=True)
 print(json.dumps(dataclasses.asdict(ended)))
 """
 SAVES = "import signal,sys,time;signal.signal(15,lambda *_:(open('saved','w').close(),sys.exit(0)));open('ready','w').close();time.sleep(60)"
@@ -54,6 +59,18 @@ def test_a_training_that_does_not_end_itself_has_its_grace_and_is_killed(tmp_pat
     ended = supervised(tmp_path, IGNORES, budget_after_ready=-1.0, grace_seconds=0.1)
     assert (ended.because, ended.exit_code, ended.signal, ended.is_out_of_memory) == ("budget", None, 9, False)
     assert judge(ended)[:2] == ("timed-out", "budget")
+
+
+def test_one_that_hangs_is_looked_at_first_and_ended_whatever_was_seen(tmp_path: Path) -> None:
+    ended = supervised(tmp_path, SAVES, hang_seconds=0.1, grace_seconds=30)
+    assert (ended.because, ended.exit_code) == ("hung", 0)
+    assert (tmp_path / "looked").read_text() == "False"
+    assert (tmp_path / "saved").exists()
+
+
+def test_one_that_is_ended_for_another_reason_is_not_looked_at(tmp_path: Path) -> None:
+    assert supervised(tmp_path, SAVES, budget_after_ready=0.0, hang_seconds=60).because == "budget"
+    assert not (tmp_path / "looked").exists()
 
 
 def test_without_a_budget_a_training_ends_itself(tmp_path: Path) -> None:
