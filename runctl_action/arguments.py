@@ -37,6 +37,8 @@ class Parsed:
     json: bool = False
     report: str | None = None
     again: bool = False
+    resume: str = ""
+    force: bool = False
     follow: bool = False
     dry_run: bool = False
     port: int | None = None
@@ -164,6 +166,12 @@ def _train(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="Open a new attempt of this run if it is over, from its last good checkpoint",
     )
+    what.add_argument(
+        "--resume",
+        metavar="RUN",
+        default="",
+        help="Begin with the last good checkpoint of another run: of other settings, or of another commit",
+    )
     what.add_argument("--json", action="store_true", help="Print the report as one JSON document on stdout")
     what.add_argument("--report", metavar="FILE", help="Write the report as Markdown")
     _add_emulation(what, "With --emulate: ")
@@ -185,6 +193,15 @@ def _one_run(command: argparse.ArgumentParser) -> None:
     add_settings(command)
 
 
+def _stop(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", metavar="RUN", help="A run id, its unique beginning, or the id of its instance")
+    command.add_argument(
+        "--force", action="store_true", help="Terminate its instance at once: no grace, no last checkpoint"
+    )
+    command.add_argument("--json", action="store_true", help="Print the report as one JSON document on stdout")
+    add_settings(command)
+
+
 def _logs(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", metavar="RUN", help="A run id, or its unique beginning")
     command.add_argument("-f", "--follow", action="store_true", help="Go on printing until the run is over")
@@ -197,7 +214,7 @@ def _many_runs(command: argparse.ArgumentParser) -> None:
 
 
 def _collect(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--dry-run", action="store_true", help="Only say what there is")
+    command.add_argument("--dry-run", action="store_true", help="Only say what would be done")
     _many_runs(command)
 
 
@@ -243,7 +260,7 @@ _ADD = {
     "report": _one_run,
     "logs": _logs,
     "list": _many_runs,
-    "stop": _one_run,
+    "stop": _stop,
     "collect": _collect,
     "quote": _quote,
     "emulator": _emulator,
@@ -286,12 +303,16 @@ Before the training has begun, the instance is terminated. Afterwards the
 training gets SIGTERM and the run's `grace` for a last checkpoint. The command
 waits until the run is over, prints its log and its report, and exits with 0.
 To go on later: the same `train` command with --again.
+
+An instance on which a run goes on is terminated only with --force. One that was
+kept after a failure (`keep-on-failure`) is terminated without it.
 """,
     "collect": """\
 For a schedule, such as cron: it carries on what a launcher left behind. It does
 the next things of every open run (start it, open an attempt after an
-interruption, end instances that are past their deadline, write the report), and
-does not wait for their ends.
+interruption, write and post the report), ends instances of this bucket's runs
+that are past their deadline or whose run is over, and does not wait for
+trainings. It touches only what carries our tags; several at once do no harm.
 """,
     "quote": """\
 It lists the offers in the order in which they would be asked for, with AWS's

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
-import socket
 import sys
 import tempfile
 import time
 import traceback
-import uuid
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runctl_action import arguments
+from runctl_action import arguments, runs
 from runctl_action.contract.documents import Spec
 from runctl_action.contract.reports import Report
 from runctl_action.errors import Cancelled, RunctlError, UsageError
-from runctl_action.report import meaning, terminal
-from runctl_action.wiring import Cloud, emulation, emulator_server, open_cloud, settler_of
+from runctl_action.report import terminal
+from runctl_action.runs import shown_progress, tell
+from runctl_action.wiring import Cloud, emulation, emulator_server, me, open_cloud, settler_of, workflow_attempt
 
 if TYPE_CHECKING:
-    from runctl_action.run.observe import Knowledge
-    from runctl_action.run.settle import Settler
+    from runctl_action.run.observe import Observation
 
 
 def run(argv: Sequence[str], environ: MutableMapping[str, str] = os.environ) -> int:
@@ -53,9 +49,9 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str] = os.environ) -> 
 def train(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
     """Trains one commit and follows it to its end; 0 exactly when the training succeeded."""
     with open_cloud(parsed, environ) as cloud:
-        with _progress() as progress:
+        with shown_progress() as progress:
             report = _trained(parsed, cloud, progress)
-        return _tell(parsed, report)
+        return tell(parsed, report)
 
 
 def _trained(parsed: arguments.Parsed, cloud: Cloud, progress: terminal.Progress) -> Report:
@@ -74,116 +70,37 @@ def _trained(parsed: arguments.Parsed, cloud: Cloud, progress: terminal.Progress
         pricing=cloud.pricing,
         revision=parsed.revision,
         now=utc_now(),
+        resume=request.resume_of(_other_run(cloud, parsed.resume, progress)) if parsed.resume else None,
     )
     spec, is_new = request.submit(prepared, cloud.store, cloud.layout)
     _describe(spec, is_new, progress)
-    knowledge = Knowledge(me=_me(), can_upload=True)
+    knowledge = Knowledge(me=me(), can_upload=True)
     knowledge.timings["preparing"] = time.monotonic() - started
     settler = settler_of(cloud, spec.run_id, knowledge, progress, upload=prepared.upload_source, from_start=True)
-    seen = settler.observer.observe(utc_now(), time.monotonic())
-    if seen.is_finished and seen.report:
-        if not parsed.again:
+    seen = settler.observe()
+    if seen.is_finished:
+        this_attempt = workflow_attempt(cloud.environ)
+        if not parsed.again and not request.is_later_attempt(seen, this_attempt):
             progress.note("this run is over already; this is its report. `--again` opens a new attempt")
-            return seen.report
-        attempts = len(seen.attempts)
-        request.open_again(spec, cloud.store, cloud.layout, attempts=attempts, me=knowledge.me, now=utc_now())
-    return _settled(settler, cloud, spec.run_id, until_training=not cloud.settings.wait)
-
-
-def _settled(settler: Settler, cloud: Cloud, run_id: str, *, until_training: bool = False) -> Report:
-    """Settles; the first ^C asks the run to stop and waits for its end, the second ends its instances at once."""
-    from runctl_action.run.observe import Observation, utc_now
-    from runctl_action.run.settle import request_stop
-
-    def far_enough(seen: Observation) -> bool:
-        return until_training and seen.last is not None and seen.last.status is not None
-
-    try:
-        return settler.settle(until=far_enough)
-    except KeyboardInterrupt:
-        try:
-            settler.progress.warn(
-                "stopping: the training gets its grace for a last checkpoint; ^C once more terminates at once"
+        else:
+            request.open_again(
+                spec,
+                cloud.store,
+                cloud.layout,
+                attempts=len(seen.attempts),
+                me=knowledge.me,
+                now=utc_now(),
+                workflow_attempt=this_attempt,
             )
-            seen = settler.observer.observe(utc_now(), time.monotonic())
-            request_stop(cloud.store, cloud.layout, run_id, len(seen.attempts), "^C", utc_now())
-            return settler.settle()
-        except KeyboardInterrupt:
-            cloud.instances.terminate(i.id for i in cloud.instances.of_run(run_id) if i.is_alive)
-            raise Cancelled(f"run {run_id} was cancelled, its instances are terminated") from None
+    return runs.settled(settler, cloud, spec.run_id, until=_is_training if not cloud.settings.wait else None)
 
 
-def report(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
-    """Shows a run as it is now, without acting on it."""
-    with open_cloud(parsed, environ) as cloud, _progress() as progress:
-        run_id = _find_run(cloud, parsed.run)
-        settler = settler_of(cloud, run_id, _knowing_nothing(), progress, from_start=False)
-        shown = settler.look()
-    return _tell(parsed, shown)
-
-
-def logs(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
-    """Prints a run's log to stdout; with --follow until the run is over."""
-    with open_cloud(parsed, environ) as cloud:
-        run_id = _find_run(cloud, parsed.run)
-        printer = terminal.progress_for(sys.stdout, environ)
-        settler = settler_of(cloud, run_id, _knowing_nothing(), printer, from_start=True)
-        shown = settler.look()
-        while parsed.follow and shown.outcome is None:
-            time.sleep(2)
-            shown = settler.look()
-        printer.finish()
-    return 0
-
-
-def list_runs(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
-    """One line a run, newest first: state, age, script, branch."""
-    with open_cloud(parsed, environ) as cloud:
-        with _progress() as progress:
-            shown = [
-                settler_of(cloud, run_id, _knowing_nothing(), progress, from_start=False).summary()
-                for run_id in _run_ids(cloud)
-            ]
-        shown.sort(key=lambda item: item.requested_at, reverse=True)
-        if parsed.json:
-            print(json.dumps([item.model_dump(mode="json") for item in shown]))
-        else:
-            terminal.print_runs(shown, sys.stdout)
-    return 0
-
-
-def stop(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
-    """Asks a run to stop, and settles it to its end."""
-    from runctl_action.run.observe import utc_now
-    from runctl_action.run.settle import request_stop
-
-    with open_cloud(parsed, environ) as cloud, _progress() as progress:
-        run_id = _find_run(cloud, parsed.run)
-        settler = settler_of(cloud, run_id, _knowing_nothing(), progress, from_start=False)
-        seen = settler.observer.observe(utc_now(), time.monotonic())
-        if seen.is_finished and seen.report:
-            progress.note(f"run {run_id} is over already")
-            ended = seen.report
-        else:
-            request_stop(cloud.store, cloud.layout, run_id, len(seen.attempts), _me(), utc_now())
-            ended = _settled(settler, cloud, run_id)
-    _tell(parsed, ended)
-    return 0
-
-
-def collect(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
-    """Settles every open run once: starts, new attempts, terminations, reports."""
-    with open_cloud(parsed, environ) as cloud, _progress() as progress:
-        done: list[Report] = []
-        for item in list(cloud.store.list(cloud.layout.open_prefix())):
-            run_id = item.key.rsplit("/", 1)[-1]
-            settler = settler_of(cloud, run_id, _knowing_nothing(), progress, from_start=False)
-            shown = settler.summary() if parsed.dry_run else settler.settle_once()[0]
-            progress.note(f"{run_id}: {shown.outcome or shown.phase}")
-            done.append(shown)
-    if parsed.json:
-        print(json.dumps([item.model_dump(mode="json") for item in done]))
-    return 0
+def _is_training(seen: Observation) -> bool:
+    """Whether nobody has to wait any more for a run that is not followed to its end."""
+    last = seen.last
+    if last is None or (last.result is None and last.end is None and last.status is None):
+        return False
+    return last.status is None or last.status.phase in {"training", "collecting", "done"} or last.result is not None
 
 
 def quote(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
@@ -220,39 +137,14 @@ def emulator(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int
 
 _COMMANDS: Mapping[str, Callable[[arguments.Parsed, MutableMapping[str, str]], int]] = {
     "train": train,
-    "report": report,
-    "logs": logs,
-    "list": list_runs,
-    "stop": stop,
-    "collect": collect,
+    "report": runs.report,
+    "logs": runs.logs,
+    "list": runs.list_runs,
+    "stop": runs.stop,
+    "collect": runs.collect,
     "quote": quote,
     "emulator": emulator,
 }
-
-
-def _find_run(cloud: Cloud, given: str) -> str:
-    """The run id that `given` is, or is the only beginning of."""
-    found = [run_id for run_id in _run_ids(cloud) if run_id.startswith(given)]
-    if given in found:
-        return given
-    if not found:
-        raise UsageError(
-            f"there is no run {given!r} in s3://{cloud.store.bucket}", "list the runs there are: runctl-action list"
-        )
-    if len(found) > 1:
-        raise UsageError(
-            f"{given!r} is the beginning of {len(found)} runs: {', '.join(found[:5])}", "give more of the run id"
-        )
-    return found[0]
-
-
-def _run_ids(cloud: Cloud) -> list[str]:
-    prefix = cloud.layout.run("x").base[:-1]
-    return [
-        item.key.removeprefix(prefix).split("/")[0]
-        for item in cloud.store.list(prefix)
-        if item.key.endswith("/spec.json")
-    ]
 
 
 def _describe(spec: Spec, is_new: bool, progress: terminal.Progress) -> None:
@@ -265,35 +157,9 @@ def _describe(spec: Spec, is_new: bool, progress: terminal.Progress) -> None:
         progress.warn(f"uncommitted changes, {what}: {shown}")
 
 
-def _tell(parsed: arguments.Parsed, shown: Report) -> int:
-    if parsed.report:
-        from runctl_action.report import markdown
-
-        Path(parsed.report).write_text(markdown.render(shown), encoding="utf-8")
-    if parsed.json:
-        print(shown.model_dump_json())
-    else:
-        terminal.print_report(shown, sys.stderr)
-    return meaning.exit_code(shown.outcome, shown.cause) if shown.outcome else 0
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[terminal.Progress]:
-    progress = terminal.progress_for(sys.stderr, os.environ)
-    try:
-        yield progress
-    finally:
-        progress.finish()
-
-
-def _knowing_nothing() -> Knowledge:
-    from runctl_action.run.observe import Knowledge
-
-    return Knowledge(me=_me())
-
-
-def _me() -> str:
-    return f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+def _other_run(cloud: Cloud, given: str, progress: terminal.Progress) -> Observation:
+    """The run that another begins with, as it is now."""
+    return settler_of(cloud, runs.find_run(cloud, given), runs.knowing_nothing(), progress, from_start=False).observe()
 
 
 def _interrupt(*_: object) -> None:

@@ -14,6 +14,7 @@
     ├── CloudError                4   where it is to be trained
     │   ├── CredentialsError          none, expired, or the wrong account
     │   ├── PermissionDenied          the one action that is missing is named
+    │   ├── Unavailable               no answer, or "later": worth asking again
     │   ├── BucketError               no such bucket, wrong region
     │   ├── NoCapacity                every offer was refused
     │   ├── WrongInstanceState        the state is named, and the next command
@@ -91,6 +92,10 @@ class CredentialsError(CloudError):
 
 
 class PermissionDenied(CloudError):
+    pass
+
+
+class Unavailable(CloudError):
     pass
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,9 +125,21 @@ def settler_of(
         cache=tools.cache_directory(cloud.environ),
         pricing=cloud.pricing,
         log_tail=follower.tail,
+        workflow_attempt=workflow_attempt(cloud.environ),
     )
     observer = Observer(cloud.store, cloud.instances, cloud.layout, run_id, knowledge)
     return Settler(observer, actor, follower, progress, utc_now, time.monotonic)
+
+
+def me() -> str:
+    """Who settles: this process, told from every other."""
+    return f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+
+
+def workflow_attempt(environ: Mapping[str, str]) -> int:
+    """GitHub's number of the workflow's attempt; 0 outside of a workflow."""
+    said = environ.get("GITHUB_RUN_ATTEMPT", "")
+    return int(said) if said.isdecimal() else 0
 
 
 def emulator_server() -> Any:

@@ -179,8 +179,9 @@ class Instances:
         return self._described(Filters=[{"Name": f"tag:{TAG_RUN}", "Values": [run_id]}])
 
     def with_our_tags(self, bucket: str) -> tuple[Instance, ...]:
-        """Every instance of this bucket's runs in the region, all pages."""
-        return self._described(Filters=[{"Name": f"tag:{TAG_BUCKET}", "Values": [bucket]}])
+        """Every instance of this bucket's runs in the region that is not gone yet, all pages."""
+        ours = {"Name": f"tag:{TAG_BUCKET}", "Values": [bucket]}
+        return self._described(Filters=[ours, {"Name": "instance-state-name", "Values": sorted(ALIVE)}])
 
     def find(self, instance_id: str) -> Instance | None:
         """The instance, or None where EC2 knows none of that id (also for a moment right after its launch)."""
@@ -236,7 +237,9 @@ class Instances:
     def _described(self, **request: Any) -> tuple[Instance, ...]:
         with aws_errors("ec2:DescribeInstances"):
             try:
-                pages = self._ec2.get_paginator("describe_instances").paginate(**request)
+                pages = self._ec2.get_paginator("describe_instances").paginate(
+                    **request, **({} if "InstanceIds" in request else {"PaginationConfig": {"PageSize": 1000}})
+                )
                 return tuple(_instance(i) for page in pages for r in page["Reservations"] for i in r["Instances"])
             except botocore.exceptions.ClientError as error:
                 if error_code(error).startswith("InvalidInstanceID"):

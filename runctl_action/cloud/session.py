@@ -9,9 +9,10 @@ from typing import Any
 
 import boto3
 import botocore.exceptions
+import botocore.session
 from botocore.config import Config
 
-from runctl_action.errors import CloudError, CredentialsError, PermissionDenied
+from runctl_action.errors import CloudError, CredentialsError, PermissionDenied, Unavailable
 
 # A presigned URL must be SigV4 on the regional host. boto3 presigns with SigV2 in some regions, which SSE-KMS rejects,
 # and for the global host, whose redirect breaks the signature, unless all of these say otherwise (botocore/signers.py).
@@ -42,6 +43,10 @@ _WRONG = {
     "SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature",
 }  # fmt: skip
 _CLOCK = {"RequestTimeTooSkewed", "RequestInTheFuture"}
+_LATER = {
+    "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestThrottled", "TooManyRequestsException",
+    "SlowDown", "RequestTimeout", "RequestTimeoutException", "InternalError", "InternalFailure", "ServiceUnavailable",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,12 @@ class Session:
         return identity
 
 
-def connect(environ: Mapping[str, str], region: str | None) -> Session:
-    """A session from the environment's credentials and profile. Raises CredentialsError when there is no region or no
-    credentials; nothing is called yet, so expired ones are found by `identity`."""
+def connect(environ: Mapping[str, str], region: str | None, role: str | None = None) -> Session:
+    """A session from the environment's credentials and profile; in a workflow job, of `role` by the job's own token.
+    Raises CredentialsError when there is no region or no credentials; nothing is called yet, so expired ones are found
+    by `identity`."""
+    if role and environ.get("GITHUB_ACTIONS") == "true":
+        return _connect_as(role, environ, region)
     keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     if len(given := [name for name in keys if environ.get(name)]) == 1:
         missing = next(name for name in keys if name not in given)
@@ -120,12 +128,7 @@ def connect(environ: Mapping[str, str], region: str | None) -> Session:
             aws_session_token=environ.get("AWS_SESSION_TOKEN") or None,
         )
         credentials = session.get_credentials()
-    chosen = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or session.region_name
-    if not chosen:
-        raise CredentialsError(
-            "no AWS region is set: neither --region, RUNCTL_REGION, AWS_REGION nor the AWS profile names one",
-            'set `region` in runctl.toml, for example: region = "us-east-1"',
-        )
+    chosen = _region(environ, region, session.region_name)
     if credentials is None:
         raise CredentialsError(
             "no AWS credentials were found: no AWS_ACCESS_KEY_ID, no profile, no role",
@@ -133,6 +136,30 @@ def connect(environ: Mapping[str, str], region: str | None) -> Session:
             "or `aws configure`; without an account: runctl-action train --emulate",
         )
     return Session(session, chosen, environ)
+
+
+def _connect_as(role: str, environ: Mapping[str, str], region: str | None) -> Session:
+    from runctl_action.cloud.web_identity import role_credentials
+
+    chosen = _region(environ, region, None)
+    core = botocore.session.Session()
+    endpoint = environ.get("AWS_ENDPOINT_URL_STS") or environ.get("AWS_ENDPOINT_URL") or None
+
+    def sts(service: str, config: Config) -> Any:
+        return core.create_client(service, region_name=chosen, config=config.merge(_API), endpoint_url=endpoint)
+
+    core._credentials = role_credentials(role, environ, sts)  # type: ignore[attr-defined]  # noqa: SLF001  - no other way in
+    return Session(boto3.Session(botocore_session=core), chosen, environ)
+
+
+def _region(environ: Mapping[str, str], region: str | None, of_profile: str | None) -> str:
+    chosen = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or of_profile
+    if not chosen:
+        raise CredentialsError(
+            "no AWS region is set: neither --region, RUNCTL_REGION, AWS_REGION nor the AWS profile names one",
+            'set `region` in runctl.toml, for example: region = "us-east-1"',
+        )
+    return chosen
 
 
 @contextlib.contextmanager
@@ -153,7 +180,9 @@ def aws_errors(action: str) -> Iterator[None]:
         raise CredentialsError(str(error), "list the profiles there are: aws configure list-profiles") from error
     except (botocore.exceptions.ConfigParseError, botocore.exceptions.InvalidConfigError) as error:
         raise CredentialsError(str(error), "mend the file, or write it anew: aws configure") from error
-    except (botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError) as error:
+    except (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError) as error:
+        raise Unavailable(f"{action} failed: {error}", "check the network and the region, then run it again") from error
+    except botocore.exceptions.BotoCoreError as error:
         raise CloudError(f"{action} failed: {error}", "check the network and the region, then run it again") from error
 
 
@@ -179,4 +208,6 @@ def translated(error: botocore.exceptions.ClientError, action: str) -> CloudErro
         )
     if code in _CLOCK:
         return CloudError(f"AWS refused {action}: this machine's clock is wrong ({code})", "set the clock: timedatectl")
+    if code in _LATER or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
+        return Unavailable(f"{action} failed: {code}: {message}", "try again in a few minutes")
     return CloudError(f"{action} failed: {code}: {message}")

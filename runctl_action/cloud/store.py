@@ -19,6 +19,7 @@ from runctl_action.cloud.session import Session, aws_errors, error_code
 from runctl_action.errors import BucketError
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
+_UNCHANGED = {"304", "NotModified"}
 _PART_BYTES = 16 * 1024 * 1024
 
 
@@ -79,11 +80,17 @@ class Store:
                 "set `region` or `bucket` so that they agree",
             )
 
-    def get(self, key: str) -> Stored | None:
-        """The object and its etag; None when there is none."""
+    def get(self, key: str, known: Stored | None = None) -> Stored | None:
+        """The object and its etag; None when there is none. One that is still what is `known` is not fetched again."""
+        unless = {"IfNoneMatch": known.etag} if known else {}
         try:
             with self._errors("s3:GetObject", key):
-                answer = self._s3.get_object(Bucket=self.bucket, Key=key)
+                try:
+                    answer = self._s3.get_object(Bucket=self.bucket, Key=key, **unless)
+                except botocore.exceptions.ClientError as error:
+                    if error_code(error) in _UNCHANGED:
+                        return known
+                    raise
                 with answer["Body"] as body:
                     return Stored(body.read(), answer["ETag"])
         except _Missing:

@@ -26,6 +26,11 @@ Cause = Literal[
 ]  # fmt: skip
 Market = Literal["spot", "on-demand", "existing"]
 
+# Installing dependencies is ended after this long.
+INSTALL_SECONDS = 3600
+# Beside installation and training a host restores its source before, and uploads the last checkpoints after.
+_BESIDE_SECONDS = 20 * 60
+
 
 def _from_json(value: object) -> object:
     if isinstance(value, dict) and set(value) == {"base64"} and isinstance(value["base64"], str):
@@ -77,6 +82,39 @@ class TrainingSettings(BaseModel):
     grace_seconds: int = 60
     keep_on_failure_seconds: int = 0
 
+    @property
+    def lease_seconds(self) -> int:
+        """How long a host may live once the run has started on it: its limits, and what source and results take."""
+        installing = 0 if self.install == "skip" else INSTALL_SECONDS
+        limits = self.max_duration_seconds + self.grace_seconds + self.keep_on_failure_seconds
+        return installing + limits + _BESIDE_SECONDS
+
+
+class Checkpoint(BaseModel):
+    """A file, or a directory packed as one tar: `bytes` and `sha256` are of what lies at `key`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: OsString
+    kind: Literal["file", "directory"] = "file"
+    bytes: int
+    sha256: str
+    key: str
+    modified_at: Moment
+    uploaded_at: Moment
+    # It changed while the training was being killed: nobody resumes from it.
+    suspect: bool = False
+    # The training has removed it from the disk since: it stays in the bucket, and is not put back by a resume.
+    removed: bool = False
+
+
+class Resume(Document):
+    """What an attempt starts from, written by its launcher: checkpoints to put back, the newest first. `run_id` is
+    whose they are. Its sha256 travels in the SSM command."""
+
+    run_id: str
+    checkpoints: tuple[Checkpoint, ...]
+
 
 class Spec(Document):
     """The request: what to train, from which commit, how. Written once; its sha256 travels in the SSM command."""
@@ -90,6 +128,8 @@ class Spec(Document):
     branch: OsString | None = None
     pull_request: int | None = None
     api_url: str | None = None
+    # Whether its report is posted on GitHub, by whoever settles it and can.
+    is_posted: bool = False
     source: Literal["commit", "worktree"] = "commit"
     digest: str
     files: int
@@ -100,6 +140,8 @@ class Spec(Document):
     training: TrainingSettings
     launch: dict[str, Any] = {}
     dirty: tuple[OsString, ...] = ()
+    # What another run left, where its first attempt begins (`--resume RUN`).
+    resume: Resume | None = None
 
 
 class Pack(BaseModel):
@@ -132,6 +174,8 @@ class Claim(Document):
     until: Moment
     # Attempts up to this one may be opened without anybody asking again.
     last_attempt: int
+    # GitHub's number of the workflow's attempt that opened it (GITHUB_RUN_ATTEMPT); 0 outside of a workflow.
+    workflow_attempt: int = 0
 
 
 class Offer(BaseModel):
@@ -193,6 +237,15 @@ class Stop(Document):
     at: Moment
 
 
+class Posted(Document):
+    """Who posts the final report (that of `attempts` attempts), until when; and, once it is done, where."""
+
+    by: str
+    until: Moment
+    attempts: int
+    where: str | None = None
+
+
 class PhaseTime(BaseModel):
     model_config = ConfigDict(frozen=True)
 
@@ -214,21 +267,6 @@ class Status(Document):
     checkpoints: int = 0
     detail: Sentence = ""
     warnings: tuple[Sentence, ...] = ()
-
-
-class Checkpoint(BaseModel):
-    """A file, or a directory packed as one tar: `bytes` and `sha256` are of what lies at `key`."""
-
-    model_config = ConfigDict(frozen=True)
-
-    path: OsString
-    kind: Literal["file", "directory"] = "file"
-    bytes: int
-    sha256: str
-    key: str
-    modified_at: Moment
-    uploaded_at: Moment
-    suspect: bool = False
 
 
 class CheckpointList(Document):
@@ -273,7 +311,8 @@ class Order(Document):
     userid: str
     digest: str
     spec_sha256: str
-    resume_from: Checkpoint | None = None
+    # Of the attempt's Resume in the bucket; None when it starts from the beginning.
+    resume_sha256: str | None = None
     power_off: bool = True
     deadline: Moment | None = None
     # Seconds from now after which `max-cost` would be passed; a Budget in the bucket replaces it.

@@ -100,6 +100,9 @@ class RunLayout:
     def budget(self, attempt: int) -> str:
         return f"{self.base}/attempts/{attempt}/budget.json"
 
+    def resume(self, attempt: int) -> str:
+        return f"{self.base}/attempts/{attempt}/resume.json"
+
     def end(self, attempt: int) -> str:
         return f"{self.base}/attempts/{attempt}/end.json"
 

@@ -105,6 +105,9 @@ class Report(Document):
     instances: tuple[ReportedInstance, ...] = ()
     offers: tuple[ReportedOffer, ...] = ()
     attempts: int = 0
+    # The checkpoint that the last attempt started from, and whose it is.
+    resumed_from: OsString | None = None
+    resumed_run: str | None = None
     phases: dict[str, Seconds] = Field(default_factory=dict)
     receipt: Receipt | None = None
     checkpoints: tuple[ReportedCheckpoint, ...] = ()

@@ -8,6 +8,9 @@ import re
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
@@ -42,7 +45,16 @@ class S3:
             found = re.search(rb'"phase":"([a-z]+)","at"', call.body)
             if found:
                 self._on_status(caller.id, found[1].decode())
-        return answer
+        return self._dated(answer) if "X-Amz-Signature" in call.query else answer
+
+    def _dated(self, answer: Answer) -> Answer:
+        """It is hosts that have presigned URLs: to one whose clock is ahead, S3's is behind."""
+        skew = self._world.faults.take("clock-skew")
+        if skew is None:
+            return answer
+        date = format_datetime(datetime.now(UTC) - timedelta(minutes=skew.number("minutes", 60)), usegmt=True)
+        kept = tuple(header for header in answer.headers if header[0].lower() != "date")
+        return replace(answer, headers=(*kept, ("Date", date)))
 
     def _hide_what_is_missing(self, call: Call) -> None:
         """Who may not list is not told that a key is not there (S3 API reference, GetObject, "Permissions")."""

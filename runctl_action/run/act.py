@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +10,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from runctl_action.cloud.commands import Commands
-from runctl_action.cloud.instances import (
-    Instances,
-)
+from runctl_action.cloud.instances import Instances
 from runctl_action.cloud.store import Store
-from runctl_action.contract.documents import Budget, Claim, End, Order, Packs
+from runctl_action.contract.documents import Budget, Claim, End, Order, Packs, Posted
 from runctl_action.contract.layout import Layout
+from runctl_action.contract.reports import Report
 from runctl_action.errors import RunctlError
 from runctl_action.run import decide, tools
 from runctl_action.run.launch import Launches
@@ -24,13 +24,16 @@ from runctl_action.run.summary import summarize
 
 # Who launches says so for this long; a launcher that died is taken over afterwards.
 _CLAIM = timedelta(minutes=1)
+# Who posts the report says so for this long.
+_POSTING = timedelta(minutes=2)
 _URL_SECONDS = 900
 _FAR_SECONDS = 30 * 86400.0
 
 
 @dataclass
 class Actor:
-    """Carries out actions for one run. `upload_source` is None where the source is not at hand (`collect`)."""
+    """Carries out actions for one run. `upload_source` is None where the source is not at hand (`collect`); `post` puts
+    the final report where people read it, and says where that is."""
 
     store: Store
     instances: Instances
@@ -47,6 +50,8 @@ class Actor:
     cache: Path
     pricing: Pricing
     log_tail: Callable[[], Sequence[str]] = field(default=lambda: ())
+    post: Callable[[Report], str] | None = None
+    workflow_attempt: int = 0
 
     def __post_init__(self) -> None:
         self._launches = Launches(
@@ -91,14 +96,25 @@ class Actor:
                 self._end(seen, action)
             case decide.Finish():
                 self._finish(seen)
+            case decide.Post():
+                self._post(seen)
+            case decide.Close():
+                self._close(seen)
             case decide.Done():
                 return
 
     def _open(self, number: int, last_attempt: int) -> None:
         self.knowledge.start_failures = 0
-        claim = Claim(owner=self.knowledge.me, until=self.now() + _CLAIM, last_attempt=last_attempt)
-        self.store.put(self.layout.open_marker(self.run_id), b"")
+        claim = Claim(
+            owner=self.knowledge.me,
+            until=self.now() + _CLAIM,
+            last_attempt=last_attempt,
+            workflow_attempt=self.workflow_attempt,
+        )
+        marker = self.layout.open_marker(self.run_id)
+        self.store.put(marker, b"")
         self.store.put(self.layout.run(self.run_id).claim(number), claim.to_json(), if_none_match=True)
+        self.store.put(marker, b"")  # see `_close`
 
     def _take_over(self, attempt: Attempt) -> bool:
         """Claims it anew; False when somebody else was first."""
@@ -157,7 +173,7 @@ class Actor:
             userid=record.userid,
             digest=seen.spec.digest,
             spec_sha256=seen.spec_sha256,
-            resume_from=action.resume_from,
+            resume_sha256=self._write_resume(action),
             power_off=record.market != "existing",
             deadline=record.deadline,
             budget_seconds=self.pricing.seconds_left(seen, attempt),
@@ -188,6 +204,16 @@ class Actor:
             return
         self.knowledge.started_at[action.instance_id] = self.monotonic()
 
+    def _write_resume(self, action: decide.Start) -> str | None:
+        """What the attempt starts from is written once, so that whoever repeats the start says the same; its sha256."""
+        if action.resume is None:
+            return None
+        key = self.layout.run(self.run_id).resume(action.attempt)
+        self.store.put(key, action.resume.to_json(), if_none_match=True)
+        stored = self.store.get(key)
+        assert stored is not None
+        return hashlib.sha256(stored.data).hexdigest()
+
     def _afford(self, seen: Observation, attempt: Attempt) -> None:
         """Tells the host how long it may go on, in its own time: at real prices that is longer than at the ceiling."""
         self.knowledge.afforded_at = self.monotonic()
@@ -216,4 +242,28 @@ class Actor:
             seen, uri=self.store.uri, log_tail=self.log_tail(), receipt=receipt, unpriced=self.pricing.problems
         )
         self.store.put(self.layout.run(self.run_id).report, report.to_json())
-        self.store.delete(self.layout.open_marker(self.run_id))
+
+    def _post(self, seen: Observation) -> None:
+        """Claimed first, so that two settlers post once; one that died while it posted is taken over."""
+        assert self.post is not None
+        assert seen.report is not None
+        key = self.layout.run(self.run_id).posted
+        stored = self.store.get(key)
+        if stored is not None and Posted.model_validate_json(stored.data) != seen.posted:
+            return
+        posted = Posted(by=self.knowledge.me, until=self.now() + _POSTING, attempts=len(seen.attempts))
+        claimed = self.store.put(
+            key, posted.to_json(), if_none_match=stored is None, if_match=stored.etag if stored else None
+        )
+        if claimed is None:
+            return
+        where = self.post(seen.report)
+        self.store.put(key, posted.model_copy(update={"where": where}).to_json(), if_match=claimed)
+
+    def _close(self, seen: Observation) -> None:
+        """Whoever opens an attempt meanwhile puts the marker there before its claim and after it: either that is after
+        our deletion, or we see the claim."""
+        marker = self.layout.open_marker(self.run_id)
+        self.store.delete(marker)
+        if self.store.size(self.layout.run(self.run_id).claim(len(seen.attempts) + 1)) is not None:
+            self.store.put(marker, b"")

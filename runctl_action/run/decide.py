@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from runctl_action.contract.documents import Cause, Checkpoint, Outcome
+from runctl_action.contract.documents import Cause, Checkpoint, Outcome, Resume
 from runctl_action.run.observe import Attempt, Observation
 
 # A heartbeat that has not changed for this long leads to a look at EC2; after `_ABANDONED` the host is ended.
@@ -23,6 +23,8 @@ _START_AGAIN_SECONDS = 10.0
 _START_FAILURES = 3
 # What a host may take, beside the grace, from being asked to stop to its result.
 _STOPPING = timedelta(minutes=2)
+# A RunInstances that was asked for and not answered may still become an instance for this long.
+_UNANSWERED = timedelta(seconds=15)
 # How often what a run may still cost is worked out again.
 _AFFORD_SECONDS = 60.0
 
@@ -78,7 +80,7 @@ class Probe:
 class Start:
     attempt: int
     instance_id: str
-    resume_from: Checkpoint | None
+    resume: Resume | None
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,17 @@ class Afford:
 
 @dataclass(frozen=True)
 class Finish:
-    """Write the final report and take the open marker away."""
+    """Write the final report."""
+
+
+@dataclass(frozen=True)
+class Post:
+    """Post the final report where people read it, once."""
+
+
+@dataclass(frozen=True)
+class Close:
+    """Take the open marker away: nothing is left to do."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +131,8 @@ Action = (
     | Afford
     | EndAttempt
     | Finish
+    | Post
+    | Close
     | Done
 )
 
@@ -129,7 +143,7 @@ def decide(seen: Observation) -> Action:
     if surplus:
         return surplus
     if seen.is_finished:
-        return Finish() if seen.is_open else Done()
+        return _after_report(seen)
     last = seen.last
     if last is None:
         return OpenAttempt(1, _allowed_attempts(seen))
@@ -147,13 +161,52 @@ def decide(seen: Observation) -> Action:
     return _before_start(seen, last)
 
 
-def resume_point(seen: Observation, attempt: int) -> Checkpoint | None:
-    """The checkpoint that `attempt` starts from: the newest that is not suspect, of the latest attempt that has one."""
-    for earlier in reversed(seen.attempts[: attempt - 1]):
-        good = [checkpoint for checkpoint in earlier.checkpoints if not checkpoint.suspect]
-        if good:
-            return max(good, key=lambda checkpoint: (checkpoint.modified_at, checkpoint.path))
-    return None
+def describe(action: Action) -> str:
+    """What a dry run says would be done."""
+    match action:
+        case Wait(why=why):
+            return f"wait for {why}"
+        case OpenAttempt(number=number):
+            return f"open attempt {number}"
+        case TakeOver(attempt=number) | Launch(attempt=number):
+            return f"launch attempt {number}"
+        case Adopt(attempt=number, instance_id=instance_id):
+            return f"take {instance_id} for attempt {number}"
+        case Terminate(instance_ids=ids, why=why):
+            return f"terminate {', '.join(ids)}: {why}"
+        case Probe(instance_id=instance_id) | Start(instance_id=instance_id):
+            return f"start it on {instance_id}"
+        case EndAttempt(attempt=number, outcome=outcome, cause=cause):
+            return f"end attempt {number}: {outcome}{f', {cause}' if cause else ''}"
+        case Upload():
+            return "upload its source"
+        case Afford():
+            return "work out what it may still cost"
+        case Finish():
+            return "write its report"
+        case Post():
+            return "post its report"
+        case Close():
+            return "close it"
+        case Done():
+            return "nothing"
+
+
+def resume_point(seen: Observation, attempt: int) -> Resume | None:
+    """What `attempt` starts from, the newest first: of each path the latest that is not suspect and was not removed,
+    of all attempts before; without any, what the request was given of another run. None: from the beginning."""
+    ranked = [
+        ((earlier.number, checkpoint.modified_at, checkpoint.path), checkpoint)
+        for earlier in seen.attempts[: attempt - 1]
+        for checkpoint in earlier.checkpoints
+        if not checkpoint.suspect
+    ]
+    ranked.sort(key=lambda item: item[0])
+    latest = {checkpoint.path: (rank, checkpoint) for rank, checkpoint in ranked}
+    good = [checkpoint for _, checkpoint in sorted(latest.values(), key=lambda item: item[0], reverse=True)]
+    # A training that keeps none of its own on disk: the last that it wrote is all there is.
+    kept = [checkpoint for checkpoint in good if not checkpoint.removed] or good[:1]
+    return Resume(run_id=seen.spec.run_id, checkpoints=tuple(kept)) if kept else seen.spec.resume
 
 
 def _surplus(seen: Observation) -> Terminate | None:
@@ -180,7 +233,7 @@ def _may_stay(seen: Observation, attempt: Attempt) -> bool:
     assert attempt.end is not None
     age = seen.now - attempt.end.at
     if attempt.end.outcome == "failed" and seen.spec.training.keep_on_failure_seconds and attempt.has_started:
-        return age < timedelta(seconds=seen.spec.training.keep_on_failure_seconds)
+        return not seen.is_stopped and age < timedelta(seconds=seen.spec.training.keep_on_failure_seconds)
     return attempt.result is not None and attempt.result.cause == "spot-reclaimed" and age < _RECLAIM_WINDOW
 
 
@@ -199,21 +252,59 @@ def _after(seen: Observation, last: Attempt, outcome: Outcome, cause: Cause | No
     return Finish()
 
 
+def _after_report(seen: Observation) -> Action:
+    """The final report is written: it is posted once, by somebody who can; the marker goes when nobody has to."""
+    if not seen.is_open:
+        return Done()
+    posted = seen.posted if seen.posted and seen.posted.attempts >= len(seen.attempts) else None
+    if not seen.spec.is_posted or (posted and posted.where is not None):
+        return Close()
+    if not seen.knowledge.can_post:
+        return Done()
+    if posted and posted.by != seen.knowledge.me and posted.until > seen.now:
+        return Wait(1, f"{posted.by} to post the report")
+    return Post()
+
+
 def _judge(seen: Observation, last: Attempt) -> EndAttempt:
     """The host wrote its result. A success that is not consistent is none."""
     result = last.result
     assert result is not None
     outcome, cause, message = result.outcome, result.cause, result.message
     if outcome == "succeeded":
-        if result.exit_code != 0:
-            outcome, cause = "failed", "defect"
-            message = f"the host said succeeded, but the exit code is {result.exit_code}"
-        elif result.digest != seen.spec.digest:
-            outcome, cause = "failed", "sync"
-            message = f"the host trained {result.digest}, not {seen.spec.digest}"
-        elif seen.spec.training.require_checkpoint and not any(not c.suspect for c in result.checkpoints):
-            outcome, cause, message = "failed", "no-checkpoint", "the training ended without a checkpoint"
+        wrong = _contradiction(seen, last)
+        if wrong:
+            outcome, cause, message = wrong
     return EndAttempt(last.number, outcome, cause, message)
+
+
+def _contradiction(seen: Observation, last: Attempt) -> tuple[Outcome, Cause, str] | None:
+    """Why a result that says succeeded is none. Training code can write documents of its own run."""
+    result, status = last.result, last.status
+    assert result is not None
+    if result.exit_code != 0:
+        return "failed", "defect", f"the host said succeeded, but the exit code is {result.exit_code}"
+    if (result.run_id, result.attempt) != (seen.spec.run_id, last.number):
+        return "failed", "defect", f"the result is of attempt {result.attempt} of {result.run_id}"
+    if status is not None and status.phase not in {"collecting", "done"}:
+        return "failed", "defect", f"the host said succeeded, but also that it is still {status.phase}"
+    if (result.digest, result.files) != (seen.spec.digest, seen.spec.files):
+        trained = f"{result.files} files, {result.digest}"
+        return "failed", "sync", f"the host trained {trained}, not {seen.spec.files} files, {seen.spec.digest}"
+    if seen.spec.training.require_checkpoint and not any(_is_new(a, c) for a in seen.attempts for c in a.checkpoints):
+        if last.missing:
+            return "failed", "no-checkpoint", f"the checkpoint {last.missing[-1]} is not in the bucket as it was"
+        return "failed", "no-checkpoint", "the training ended without a checkpoint"
+    return None
+
+
+def _is_new(attempt: Attempt, checkpoint: Checkpoint) -> bool:
+    """Good, and written since the training of its attempt began (by the host's own clock, both times)."""
+    phases = attempt.result.phases if attempt.result else attempt.status.phases if attempt.status else ()
+    began = next((phase.started_at for phase in phases if phase.phase == "training"), None)
+    # A file system's clock ticks more coarsely than the time of day.
+    is_since = began is None or checkpoint.modified_at >= began - timedelta(seconds=1)
+    return is_since and not checkpoint.suspect
 
 
 def _before_launch(seen: Observation, last: Attempt) -> Action:
@@ -221,7 +312,10 @@ def _before_launch(seen: Observation, last: Attempt) -> Action:
     launched = [i for i in last.instances if i.is_alive]
     if launched:
         return Adopt(last.number, min(i.id for i in launched))
-    if seen.is_stopped and not any(t.instance_id is None and t.error_code is None for t in last.tried):
+    if seen.stop is not None and seen.is_stopped:
+        asked = [t.at for t in last.tried if t.instance_id is None and t.error_code is None]
+        if asked and seen.now - max(*asked, seen.stop.at) < _UNANSWERED:
+            return Wait(1, "EC2 to show the instance that was asked for")
         return EndAttempt(last.number, "cancelled", "stopped", "stopped before an instance was launched")
     if last.claim.owner == seen.knowledge.me:
         if seen.packs is None and seen.knowledge.upload == "none" and seen.knowledge.can_upload:

@@ -27,6 +27,8 @@ from runctl_action.run.pricing import Pricing
 from runctl_action.run.summary import fallback
 
 _RENEW = timedelta(seconds=30)
+# A host's own limit has a second one behind it, five minutes later; the deadline is for one that ignores both.
+_FORCED = timedelta(minutes=10)
 _BACK_OFF_FOR = timedelta(minutes=5)
 
 
@@ -91,17 +93,14 @@ class Launches:
         launch = seen.spec.launch
         image = self.instances.image(launch.get("ami"), offer.instance_type)
         lease = timedelta(seconds=int(launch["lease_seconds"]))
-        training = seen.spec.training
-        limit = timedelta(
-            seconds=training.max_duration_seconds + training.grace_seconds + training.keep_on_failure_seconds
-        )
+        limit = timedelta(seconds=seen.spec.training.lease_seconds)
         parameters = launch_parameters(
             offer,
             image,
             run_id=self.run_id,
             attempt=attempt.number,
             bucket=self.store.bucket,
-            deadline=self.now() + lease + limit + timedelta(minutes=30),
+            deadline=self.now() + lease + limit + _FORCED,
             lease_minutes=max(1, round(lease.total_seconds() / 60)),
             instance_profile=launch["instance_profile"],
             security_groups=launch.get("security_groups") or (),

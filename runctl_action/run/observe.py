@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
 import pydantic
 
 from runctl_action.cloud.instances import Instance, Instances
-from runctl_action.cloud.store import Listed, Store
+from runctl_action.cloud.store import Listed, Store, Stored
 from runctl_action.contract.documents import (
     Checkpoint,
     CheckpointList,
@@ -22,12 +22,14 @@ from runctl_action.contract.documents import (
     InstanceRecord,
     OfferTried,
     Packs,
+    Posted,
     Result,
+    Resume,
     Spec,
     Status,
     Stop,
 )
-from runctl_action.contract.layout import TAG_ATTEMPT, Layout
+from runctl_action.contract.layout import TAG_ATTEMPT, HostLayout, Layout
 from runctl_action.contract.reports import Report
 from runctl_action.errors import CloudError
 
@@ -36,7 +38,8 @@ _D = TypeVar("_D", bound=Document)
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt as it is seen; `instances` are those that carry its tag (or the existing one it uses)."""
+    """One attempt as it is seen; `instances` are those that carry its tag (or the existing one it uses). Once it is
+    over, `checkpoints` are those that are in the bucket as the host said, and `missing` the paths of the others."""
 
     number: int
     claim: Claim
@@ -47,6 +50,8 @@ class Attempt:
     status: Status | None = None
     result: Result | None = None
     checkpoints: tuple[Checkpoint, ...] = ()
+    missing: tuple[str, ...] = ()
+    resume: Resume | None = None
     instances: tuple[Instance, ...] = ()
 
     @property
@@ -61,12 +66,23 @@ class Attempt:
         return self.status is not None or self.result is not None
 
 
+@dataclass(frozen=True)
+class Left:
+    """What a host has written of its attempt; `checkpoints` and `missing` as in Attempt."""
+
+    status: Status | None = None
+    result: Result | None = None
+    checkpoints: tuple[Checkpoint, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
 @dataclass
 class Knowledge:
     """What this process alone knows; a settler that starts afresh knows nothing and loses nothing by it."""
 
     me: str
     can_upload: bool = False
+    can_post: bool = False
     upload: Literal["none", "running", "failed"] = "none"
     upload_error: str = ""
     # Instance id → "Linux x86_64", of those that answered a nonce.
@@ -93,6 +109,7 @@ class Observation:
     packs: Packs | None
     stop: Stop | None
     report: Report | None
+    posted: Posted | None
     attempts: tuple[Attempt, ...]
     knowledge: Knowledge
 
@@ -122,7 +139,9 @@ class Observer:
         self._run_id = run_id
         self._keys = layout.run(run_id)
         self.knowledge = knowledge
-        self._cache: dict[str, tuple[str, bytes]] = {}
+        self._cache: dict[str, Stored] = {}
+        # What hosts that are gone left: it does not change any more.
+        self._left: dict[int, Left] = {}
 
     def observe(self, now: datetime, monotonic: float) -> Observation:
         """EC2 first, then S3: a result that was written before the instance went away is always seen with it.
@@ -140,13 +159,14 @@ class Observer:
             now=now,
             monotonic=monotonic,
             spec=spec,
-            spec_sha256=hashlib.sha256(self._cache[self._keys.spec][1]).hexdigest(),
+            spec_sha256=hashlib.sha256(self._cache[self._keys.spec].data).hexdigest(),
             is_open=self._store.size(self._layout.open_marker(self._run_id)) is not None
             if self._read(listed, self._keys.report, Report) is not None
             else True,
             packs=self._read(listed, self._keys.packs, Packs),
             stop=self._read(listed, self._keys.stop, Stop),
             report=self._read(listed, self._keys.report, Report),
+            posted=self._read(listed, self._keys.posted, Posted),
             attempts=attempts,
             knowledge=self.knowledge,
         )
@@ -189,34 +209,53 @@ class Observer:
         if record and record.market == "existing":
             found = self._instances.find(record.instance_id)
             mine = (*mine, found) if found else mine
-        status = result = None
-        checkpoints: tuple[Checkpoint, ...] = ()
-        if record:
-            host = self._layout.host(record.userid, self._run_id, number)
-            # An attempt that is over is read from the bucket once; a live one again at each look.
-            theirs = {item.key: item for item in self._store.list(host.base + "/") if "/log/" not in item.key}
-            status = self._read_hosts(theirs, host.status, Status)
-            result = self._read_hosts(theirs, host.result, Result)
-            kept = self._read_hosts(theirs, host.checkpoints, CheckpointList)
-            checkpoints = result.checkpoints if result else kept.checkpoints if kept else ()
-        return Attempt(number, claim[0], claim[1], tuple(tried), record, end, status, result, checkpoints, mine)
+        attempt = Attempt(number, claim[0], claim[1], tuple(tried), record, end, instances=mine)
+        left = self._left.get(number) or self._look_at_host(record, number, is_over=end is not None)
+        winner = attempt.instance
+        if end is not None and (winner is None or winner.state == "terminated"):
+            self._left[number] = left
+        resume = self._read(listed, self._keys.resume(number), Resume)
+        return replace(attempt, **vars(left), resume=resume)
 
-    def _read(self, listed: Mapping[str, Listed], key: str, model: Callable[..., _D] | type[_D]) -> _D | None:
+    def _look_at_host(self, record: InstanceRecord | None, number: int, *, is_over: bool) -> Left:
+        """A few documents, asked for by name: a listing would cost ten times as much, and grow with the log."""
+        if record is None:
+            return Left()
+        host = self._layout.host(record.userid, self._run_id, number)
+        result = self._read_hosts(host.result, Result)
+        status = self._read_hosts(host.status, Status)
+        kept = self._read_hosts(host.checkpoints, CheckpointList) if result is None else None
+        said = result.checkpoints if result else kept.checkpoints if kept else ()
+        if not is_over and result is None:
+            return Left(status, result, said)
+        intact = self._intact(host, said)
+        return Left(status, result, intact, tuple(c.path for c in said if c not in intact))
+
+    def _intact(self, host: HostLayout, said: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
+        """Those of `said` that are below the host's own prefix, as large as it said (S3 has checked what it took)."""
+        sizes = {item.key: item.size for item in self._store.list(f"{host.base}/checkpoints/")} if said else {}
+        return tuple(checkpoint for checkpoint in said if sizes.get(checkpoint.key) == checkpoint.bytes)
+
+    def _read(self, listed: Mapping[str, Listed], key: str, model: type[_D]) -> _D | None:
         item = listed.get(key)
         if item is None:
             return None
         cached = self._cache.get(key)
-        if cached is None or cached[0] != item.etag:
+        if cached is None or cached.etag != item.etag:
             stored = self._store.get(key)
             if stored is None:
                 return None
-            cached = self._cache[key] = (stored.etag, stored.data)
-        return model.model_validate_json(cached[1])  # type: ignore[union-attr]
+            cached = self._cache[key] = stored
+        return model.model_validate_json(cached.data)
 
-    def _read_hosts(self, listed: Mapping[str, Listed], key: str, model: type[_D]) -> _D | None:
+    def _read_hosts(self, key: str, model: type[_D]) -> _D | None:
         """Training code can write there too: what is no document of ours is none."""
+        stored = self._store.get(key, self._cache.get(key))
+        if stored is None:
+            return None
+        self._cache[key] = stored
         try:
-            return self._read(listed, key, model)
+            return model.model_validate_json(stored.data)
         except pydantic.ValidationError:
             return None
 

@@ -14,10 +14,12 @@ from pathlib import Path
 from runctl_action.cloud import offers
 from runctl_action.cloud.instances import Instances, Subnet, require_state
 from runctl_action.cloud.store import Store
-from runctl_action.contract.documents import Claim, Offer, Packs, Spec
+from runctl_action.contract.documents import Claim, Offer, Packs, Resume, Spec
 from runctl_action.contract.layout import Layout
-from runctl_action.errors import SettingsError
+from runctl_action.errors import SettingsError, UsageError
 from runctl_action.report.receipt import MINIMUM_SECONDS
+from runctl_action.run.decide import resume_point
+from runctl_action.run.observe import Observation
 from runctl_action.run.pricing import Pricing
 from runctl_action.settings import Settings
 from runctl_action.source import packs as source_packs
@@ -42,9 +44,11 @@ def prepare(
     pricing: Pricing,
     revision: str,
     now: datetime,
+    resume: Resume | None = None,
 ) -> Request:
     """Checks the source and the cloud. Raises SettingsError, SourceError or CloudError; writes nothing.
-    The same request (repository, workflow job, name, commit, content, arguments, settings) has the same run id."""
+    The same request (repository, workflow job, name, commit, content, arguments, settings, and what it resumes from)
+    has the same run id."""
     repository = source_repository.open_repository(cwd, environ)
     if not settings.script:
         raise SettingsError("no script was given", "runctl-action train SCRIPT [-- ARGS…]")
@@ -64,6 +68,7 @@ def prepare(
             settings.args,
             training.model_dump(mode="json"),
             {k: v for k, v in launch.items() if k != "role_id"},
+            *([[resume.run_id, resume.checkpoints[0].sha256]] if resume else []),
         ],
         sort_keys=True,
         default=str,
@@ -88,6 +93,7 @@ def prepare(
         training=training,
         launch=launch,
         dirty=source.dirty,
+        resume=resume,
     )
     layout = Layout(prefix=settings.prefix)
     return Request(spec, lambda: source_packs.upload_source(source, store, layout))
@@ -107,12 +113,45 @@ def submit(request: Request, store: Store, layout: Layout) -> tuple[Spec, bool]:
     return Spec.model_validate_json(stored.data), False
 
 
-def open_again(spec: Spec, store: Store, layout: Layout, *, attempts: int, me: str, now: datetime) -> None:
+def open_again(
+    spec: Spec, store: Store, layout: Layout, *, attempts: int, me: str, now: datetime, workflow_attempt: int
+) -> None:
     """Opens one more attempt of a run that is over; the settle loop does the rest."""
     allowed = max(1, int(spec.launch.get("max_attempts", 1)))
-    claim = Claim(owner=me, until=now + timedelta(minutes=3), last_attempt=attempts + allowed)
+    claim = Claim(
+        owner=me,
+        until=now + timedelta(minutes=3),
+        last_attempt=attempts + allowed,
+        workflow_attempt=workflow_attempt,
+    )
     store.put(layout.open_marker(spec.run_id), b"")
     store.put(layout.run(spec.run_id).claim(attempts + 1), claim.to_json(), if_none_match=True)
+    # Who closed the run meanwhile has not seen the claim.
+    store.put(layout.open_marker(spec.run_id), b"")
+
+
+def is_later_attempt(seen: Observation, workflow_attempt: int) -> bool:
+    """Whether a workflow is run again (GITHUB_RUN_ATTEMPT) since a run ended that did not succeed."""
+    assert seen.report is not None
+    known = max((attempt.claim.workflow_attempt for attempt in seen.attempts), default=0)
+    return seen.report.outcome != "succeeded" and workflow_attempt > known
+
+
+def resume_of(seen: Observation) -> Resume:
+    """What another run can begin with: the last good checkpoints of this one. Raises UsageError when it goes on, or has
+    none."""
+    run_id = seen.spec.run_id
+    if not seen.is_finished:
+        raise UsageError(
+            f"run {run_id} is not over, so its last checkpoint is not known",
+            f"stop it first: runctl-action stop {run_id}",
+        )
+    found = resume_point(seen, len(seen.attempts) + 1)
+    if found is None:
+        raise UsageError(
+            f"run {run_id} left no checkpoint that could be resumed from", "leave --resume out to start anew"
+        )
+    return found
 
 
 def _checked_cloud(settings: Settings, store: Store, instances: Instances, pricing: Pricing) -> dict[str, object]:

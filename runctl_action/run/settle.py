@@ -8,17 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol, TypeVar
 
-from runctl_action.cloud.store import Store
-from runctl_action.contract.documents import Stop
-from runctl_action.contract.layout import Layout
 from runctl_action.contract.reports import Report
+from runctl_action.errors import CloudError, CredentialsError, Unavailable
 from runctl_action.run import decide
 from runctl_action.run.act import Actor
 from runctl_action.run.follow import Follower
 from runctl_action.run.observe import Observation, Observer
-from runctl_action.run.summary import summarize
+from runctl_action.run.summary import lacks_checkpoint, summarize
+
+# How long AWS may be without an answer before we say that we cannot go on.
+_PATIENCE_SECONDS = 900.0
+_ASK_AGAIN_SECONDS, _ASK_AGAIN_AT_MOST = 1.0, 30.0
+
+# How far a run got: over; under way on its host; or between the two, where a moment's patience brings it on.
+Advanced = Literal["done", "under way", "soon"]
+_T = TypeVar("_T")
 
 
 class Progress(Protocol):
@@ -32,7 +38,8 @@ class Progress(Protocol):
 
 @dataclass
 class Settler:
-    """One run and everything needed to carry it on. `clock` and `monotonic` are seams for tests."""
+    """One run and everything needed to carry it on. `clock` and `monotonic` are seams for tests; `on_change(report)`
+    is told of each new phase."""
 
     observer: Observer
     actor: Actor
@@ -40,40 +47,48 @@ class Settler:
     progress: Progress
     clock: Callable[[], datetime]
     monotonic: Callable[[], float]
+    on_look: Callable[[Callable[[], Report]], None] = lambda _: None
     _phase: str = field(default="", init=False)
     _phase_since: float = field(default=0.0, init=False)
+    _said: set[str] = field(default_factory=set, init=False)
 
     def settle(self, until: Callable[[Observation], bool] = lambda _: False) -> Report:
-        """Carries the run on until it is done, or `until` holds; the report as of then."""
+        """Carries the run on until it is done, or `until` holds; the report as of then. Raises Unavailable when AWS has
+        not answered for 15 min, and what else keeps us from going on."""
         while True:
-            seen = self.observer.observe(self.clock(), self.monotonic())
+            seen = self.patiently(self.observe)
             self._show(seen)
             action = decide.decide(seen)
             if isinstance(action, decide.Done) or until(seen):
-                return seen.report if seen.is_finished and seen.report else self.report(seen)
-            self.actor.act(action, seen)
+                return self.report(seen)
+            self.patiently(lambda: self._act(action, seen))  # noqa: B023  - it is called before the next round
 
-    def settle_once(self) -> tuple[Report, bool]:
-        """Does everything that can be done without waiting; the report as of then, and whether the run is done."""
+    def advance(self) -> tuple[Report, Advanced]:
+        """Does everything that can be done without waiting; the report as of then, and how far the run is."""
         while True:
-            seen = self.observer.observe(self.clock(), self.monotonic())
+            seen = self.observe()
             action = decide.decide(seen)
-            if isinstance(action, decide.Done | decide.Wait):
-                return self.report(seen), isinstance(action, decide.Done)
-            self.actor.act(action, seen)
+            if isinstance(action, decide.Done):
+                return self.report(seen), "done"
+            if isinstance(action, decide.Wait):
+                return self.report(seen), "soon" if _is_soon(seen) else "under way"
+            self._act(action, seen)
+            if isinstance(action, decide.Probe) and action.instance_id not in self.actor.knowledge.platforms:
+                return self.report(seen), "soon"
 
     def look(self) -> Report:
         """Shows the log as far as it is there, and does nothing; the report as of now."""
-        seen = self.observer.observe(self.clock(), self.monotonic())
+        seen = self.observe()
         self.follower.follow(seen)
-        return seen.report if seen.is_finished and seen.report else self.report(seen)
+        return self.report(seen)
 
-    def summary(self) -> Report:
-        """The report as of now, without the log."""
-        seen = self.observer.observe(self.clock(), self.monotonic())
-        return seen.report if seen.is_finished and seen.report else self.report(seen)
+    def observe(self) -> Observation:
+        return self.observer.observe(self.clock(), self.monotonic())
 
     def report(self, seen: Observation) -> Report:
+        """The final report as it was written, or one as of now."""
+        if seen.is_finished and seen.report:
+            return seen.report
         pricing = self.actor.pricing
         receipt = pricing.receipt(seen)
         return summarize(
@@ -84,12 +99,42 @@ class Settler:
             unpriced=pricing.problems,
         )
 
+    def patiently(self, do: Callable[[], _T]) -> _T:
+        """What `do` gives, asked again while AWS does not answer: the run goes on without us meanwhile."""
+        since, pause = self.monotonic(), _ASK_AGAIN_SECONDS
+        while True:
+            try:
+                return do()
+            except Unavailable as error:
+                if self.monotonic() - since > _PATIENCE_SECONDS:
+                    raise
+                self._warn_once(f"{error}; the run goes on, and AWS is asked again")
+                self.actor.sleep(pause)
+                pause = min(pause * 2, _ASK_AGAIN_AT_MOST)
+
+    def _act(self, action: decide.Action, seen: Observation) -> None:
+        """What AWS does not let us do before the training began ends the attempt, and with it its instance."""
+        try:
+            self.actor.act(action, seen)
+        except (Unavailable, CredentialsError):
+            raise
+        except CloudError as error:
+            last = seen.last
+            is_ours = last is not None and last.claim.owner == self.actor.knowledge.me
+            if last is None or not is_ours or last.end or last.has_started:
+                raise
+            told = f"{error} ({error.hint})" if error.hint else str(error)
+            self.actor.act(decide.EndAttempt(last.number, "failed", "cloud", told), seen)
+
     def _show(self, seen: Observation) -> None:
         """The launcher's phases; from the first heartbeat on, the host's own."""
+        self.on_look(lambda: self.report(seen))
         last = seen.last
         if last and last.has_started:
             self._leave_phase()
             self.follower.follow(seen)
+            if last.end is None and (lacking := lacks_checkpoint(last)):
+                self._warn_once(lacking)
             return
         if last is None or last.end:
             return
@@ -100,6 +145,11 @@ class Settler:
             self._enter_phase(
                 "booting", f"{instance.id} · {last.record.instance_type} · {last.record.zone} · {last.record.market}"
             )
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            self.progress.warn(message)
 
     def _enter_phase(self, name: str, detail: str) -> None:
         if name != self._phase:
@@ -114,7 +164,7 @@ class Settler:
             self._phase = ""
 
 
-def request_stop(store: Store, layout: Layout, run_id: str, attempt: int, by: str, now: datetime) -> None:
-    """Writes that somebody asked to stop: the host and every settler act on it."""
-    stop = Stop(by=by, attempt=max(1, attempt), at=now)
-    store.put(layout.run(run_id).stop, stop.to_json())
+def _is_soon(seen: Observation) -> bool:
+    """There is a host that is about to be started, or an instance that is about to be gone."""
+    last = seen.last
+    return last is not None and last.end is None and last.record is not None and not last.has_started

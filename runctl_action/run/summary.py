@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from runctl_action.contract.documents import Offer, OfferTried
+from runctl_action.contract.documents import Checkpoint, Offer, OfferTried
 from runctl_action.contract.reports import Receipt, Report, ReportedCheckpoint, ReportedInstance, ReportedOffer, Synced
 from runctl_action.report import meaning
 from runctl_action.run.observe import Attempt, Observation
+
+_UNSAVED_SECONDS = 20 * 60
 
 
 def summarize(
@@ -23,7 +25,7 @@ def summarize(
     spec, last = seen.spec, seen.last
     end = last.end if last else None
     result = last.result if last else None
-    best = _with_checkpoints(seen)
+    resume = last.resume if last else None
     report = Report(
         run_id=spec.run_id,
         outcome=end.outcome if end else None,
@@ -63,6 +65,8 @@ def summarize(
             for t in a.tried
         ),
         attempts=len(seen.attempts),
+        resumed_from=resume.checkpoints[0].path if resume else None,
+        resumed_run=resume.run_id if resume else None,
         phases=_phases(seen),
         checkpoints=tuple(
             ReportedCheckpoint(
@@ -73,7 +77,7 @@ def summarize(
                 modified_at=c.modified_at,
                 suspect=c.suspect,
             )
-            for c in (best.checkpoints if best else ())
+            for c in _checkpoints(seen)
         ),
         metrics=result.metrics if result else (),
         receipt=receipt,
@@ -104,9 +108,30 @@ def fallback(tried: Sequence[OfferTried], won: Offer, max_seconds: int) -> str:
     return f"{told}. `spot: require` refuses instead of falling back"
 
 
-def _with_checkpoints(seen: Observation) -> Attempt | None:
-    """The latest attempt that has any: a failed attempt's predecessor's are still there to resume from."""
-    return next((a for a in reversed(seen.attempts) if a.checkpoints), None)
+def lacks_checkpoint(attempt: Attempt) -> str:
+    """What a spot run is warned about while it trains: what an interruption would take; "" when there is nothing."""
+    record, status = attempt.record, attempt.status
+    if record is None or status is None or record.market != "spot" or status.phase != "training" or status.checkpoints:
+        return ""
+    trained = next((phase.seconds or 0 for phase in status.phases if phase.phase == "training"), 0)
+    if trained < _UNSAVED_SECONDS:
+        return ""
+    return (
+        f"no checkpoint after {_UNSAVED_SECONDS // 60} min of training on a spot instance: an interruption now would "
+        "lose them all. Write one where `checkpoints` looks for it"
+    )
+
+
+def _checkpoints(seen: Observation) -> tuple[Checkpoint, ...]:
+    """Of each path the latest of all attempts, a good one before one that is suspect; the newest last."""
+    latest: dict[str, Checkpoint] = {}
+    for attempt in seen.attempts:
+        for checkpoint in sorted(attempt.checkpoints, key=lambda c: (c.modified_at, c.path)):
+            if checkpoint.suspect and checkpoint.path in latest:
+                continue
+            latest.pop(checkpoint.path, None)
+            latest[checkpoint.path] = checkpoint
+    return tuple(latest.values())
 
 
 def _phase(last: Attempt | None) -> str:
@@ -150,4 +175,7 @@ def _warnings(seen: Observation) -> tuple[str, ...]:
             found.append(f"attempt {attempt.number} {attempt.end.outcome}: {attempt.end.message or attempt.end.cause}")
         told = attempt.result.warnings if attempt.result else attempt.status.warnings if attempt.status else ()
         found += told
+        found += [f"the checkpoint {path} is not in the bucket as the host said" for path in attempt.missing]
+        if attempt.end is None and (lacking := lacks_checkpoint(attempt)):
+            found.append(lacking)
     return tuple(dict.fromkeys(found))

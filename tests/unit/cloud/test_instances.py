@@ -331,14 +331,15 @@ class TestFinding:
             instances.find("i-1")
 
     def test_a_runs_instances_are_found_by_its_tag_on_all_pages(self, instances, stub):
-        request = {"Filters": [{"Name": "tag:runctl:run", "Values": ["train-1"]}]}
+        request = {"Filters": [{"Name": "tag:runctl:run", "Values": ["train-1"]}], "MaxResults": 1000}
         one, two = ({"InstanceId": name, "State": {"Name": "running"}} for name in ("i-1", "i-2"))
         stub("ec2").add_response("describe_instances", self.answer(one) | {"NextToken": "more"}, request)
         stub("ec2").add_response("describe_instances", self.answer(two), request | {"NextToken": "more"})
         assert [i.id for i in instances.of_run("train-1")] == ["i-1", "i-2"]
 
     def test_all_of_ours_are_found_by_the_buckets_tag(self, instances, stub):
-        request = {"Filters": [{"Name": "tag:runctl:bucket", "Values": ["b"]}]}
+        gone = {"Name": "instance-state-name", "Values": ["pending", "running", "stopped", "stopping"]}
+        request = {"Filters": [{"Name": "tag:runctl:bucket", "Values": ["b"]}, gone], "MaxResults": 1000}
         stub("ec2").add_response("describe_instances", self.answer(), request)
         assert instances.with_our_tags("b") == ()
 

@@ -5,7 +5,7 @@ import pytest
 
 from runctl_action.cloud import session as cloud_session
 from runctl_action.cloud.session import aws_errors, connect, translated
-from runctl_action.errors import CloudError, CredentialsError, PermissionDenied
+from runctl_action.errors import CloudError, CredentialsError, PermissionDenied, Unavailable
 
 ARN = "arn:aws:iam::123456789012:user/me"
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
@@ -154,6 +154,12 @@ def test_any_other_error_says_what_failed_with_aws_own_words():
     assert str(translated(client_error("404", ""), "s3:GetObject")) == "s3:GetObject failed: 404: 404"
 
 
+@pytest.mark.parametrize("code", ["SlowDown", "ThrottlingException", "RequestLimitExceeded", "InternalError"])
+def test_what_is_worth_asking_again_is_told_from_what_is_not(code):
+    assert type(translated(client_error(code), "s3:GetObject")) is Unavailable
+    assert type(translated(client_error("InvalidArgument"), "s3:GetObject")) is CloudError
+
+
 @pytest.mark.parametrize(
     ("raised", "kind", "hint"),
     [
@@ -161,8 +167,8 @@ def test_any_other_error_says_what_failed_with_aws_own_words():
         (botocore.exceptions.NoCredentialsError(), CredentialsError, "aws sts get-caller-identity"),
         (botocore.exceptions.SSOTokenLoadError(error_msg="x"), CredentialsError, "aws sso login"),
         (botocore.exceptions.UnauthorizedSSOTokenError(), CredentialsError, "aws sso login"),
-        (botocore.exceptions.EndpointConnectionError(endpoint_url="https://x"), CloudError, "check the network"),
-        (botocore.exceptions.ReadTimeoutError(endpoint_url="https://x"), CloudError, "check the network"),
+        (botocore.exceptions.EndpointConnectionError(endpoint_url="https://x"), Unavailable, "check the network"),
+        (botocore.exceptions.ReadTimeoutError(endpoint_url="https://x"), Unavailable, "check the network"),
     ],
 )
 def test_everything_that_botocore_raises_becomes_an_error_with_advice(raised, kind, hint):

@@ -18,6 +18,7 @@ from runctl_action.contract.documents import (
     OfferTried,
     Order,
     Result,
+    Resume,
     Spec,
     Status,
     Stop,
@@ -63,19 +64,25 @@ def test_what_the_operating_system_gave_survives_json(texts):
 def test_a_checkpoints_path_survives_json(text):
     kept = Checkpoint(path=text, bytes=1, sha256="a" * 64, key="k", modified_at=NOW, uploaded_at=NOW)
     result = Result(run_id="r", attempt=1, outcome="succeeded", at=NOW, checkpoints=(kept,))
-    order = Order(
-        run_id="r",
-        attempt=1,
-        bucket="b",
-        region="r",
-        prefix="p",
-        userid="u",
-        digest="d",
-        spec_sha256="s",
-        resume_from=kept,
-    )
+    resume = Resume(run_id="r", checkpoints=(kept,))
     assert again(result) == result
+    assert again(resume) == resume
+    assert again(spec(resume=resume)) == spec(resume=resume)
+
+
+def test_an_order_names_what_to_resume_from_by_its_hash():
+    order = Order(
+        run_id="r", attempt=2, bucket="b", region="r", prefix="p", userid="u", digest="d", spec_sha256="s",
+        resume_sha256="a" * 64,
+    )  # fmt: skip
     assert again(order) == order
+    assert Order.model_validate_json(json.dumps(json.loads(order.to_json()) | {"resume_from": {"path": "x"}})) == order
+
+
+def test_a_checkpoint_of_an_older_writer_was_not_removed():
+    kept = Checkpoint(path="p", bytes=1, sha256="a" * 64, key="k", modified_at=NOW, uploaded_at=NOW, removed=True)
+    assert Checkpoint.model_validate_json(kept.model_dump_json()).removed
+    assert not Checkpoint.model_validate_json(kept.model_dump_json(exclude={"removed"})).removed
 
 
 def test_text_that_is_text_stays_readable_in_the_bucket():

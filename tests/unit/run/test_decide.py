@@ -20,7 +20,10 @@ from runctl_action.contract.documents import (
     Offer,
     OfferTried,
     Packs,
+    PhaseTime,
+    Posted,
     Result,
+    Resume,
     Spec,
     Status,
     Stop,
@@ -69,8 +72,8 @@ def status() -> Status:
 
 
 def result(**fields: Any) -> Result:
-    defaults: dict[str, Any] = {"outcome": "succeeded", "exit_code": 0, "digest": DIGEST}
-    return Result(run_id="train-1", attempt=1, at=NOW, **(defaults | fields))
+    defaults: dict[str, Any] = {"outcome": "succeeded", "exit_code": 0, "digest": DIGEST, "files": 1}
+    return Result(at=NOW, **({"run_id": "train-1", "attempt": 1} | defaults | fields))
 
 
 def attempt(number: int = 1, **fields: Any) -> Attempt:
@@ -80,7 +83,7 @@ def attempt(number: int = 1, **fields: Any) -> Attempt:
 def seen(*attempts: Attempt, knowledge: Knowledge | None = None, **fields: Any) -> Observation:
     defaults: dict[str, Any] = {
         "now": NOW, "monotonic": 1000.0, "spec": spec(), "spec_sha256": "s" * 64, "is_open": True,
-        "packs": Packs(digest=DIGEST, packs=()), "stop": None, "report": None,
+        "packs": Packs(digest=DIGEST, packs=()), "stop": None, "report": None, "posted": None,
     }  # fmt: skip
     return Observation(attempts=attempts, knowledge=knowledge or Knowledge(me=ME), **(defaults | fields))
 
@@ -91,8 +94,8 @@ def ready(**fields: Any) -> Knowledge:
     )
 
 
-def tried(**fields: Any) -> OfferTried:
-    return OfferTried(offer=Offer(market="spot", instance_type="t3.medium"), token="t", parameters={}, at=NOW, **fields)
+def tried(at: datetime = NOW, **fields: Any) -> OfferTried:
+    return OfferTried(offer=Offer(market="spot", instance_type="t3.medium"), token="t", parameters={}, at=at, **fields)
 
 
 def end(outcome: Any = "failed", cause: Any = "exit") -> End:
@@ -115,6 +118,20 @@ EXISTING: dict[str, Any] = {**TRAINING, "record": record(market="existing")}
 BUDGET = spec().model_copy(update={"launch": spec().launch | {"max_cost": "1.00"}})
 
 
+POSTED = spec().model_copy(update={"is_posted": True})
+MINUTE = timedelta(minutes=1)
+
+
+def posting(posted: Posted | None = None, knowledge: Knowledge | None = None) -> Observation:
+    """A run that is over, and whose report goes to GitHub."""
+    knowledge = knowledge or Knowledge(me=ME, can_post=True)
+    return seen(attempt(end=end()), report=report(), spec=POSTED, posted=posted, knowledge=knowledge)
+
+
+def posted(by: str, *, ago: timedelta = timedelta(), where: str | None = None) -> Posted:
+    return Posted(by=by, until=NOW + timedelta(minutes=2) - ago, attempts=1, where=where)
+
+
 def stopped(ago: timedelta = timedelta()) -> Stop:
     return Stop(by="somebody", attempt=1, at=NOW - ago)
 
@@ -127,7 +144,9 @@ TABLE: dict[str, tuple[Observation, Any]] = {
     "another's expired claim is taken over": (seen(attempt(claim=claim(OTHER, expired=True))), decide.TakeOver(1)),
     "an instance without a winner is adopted": (seen(attempt(instances=(instance("i-2"), instance("i-1")))), decide.Adopt(1, "i-1")),
     "a stop before the launch ends it": (seen(attempt(), stop=STOP), decide.EndAttempt),
-    "a stop with an unanswered launch asks again first": (seen(attempt(tried=(tried(),)), stop=STOP), decide.Launch(1)),
+    "a stop waits for a launch that was not answered to show": (seen(attempt(tried=(tried(),)), stop=STOP), decide.Wait),
+    "and takes what has shown": (seen(attempt(tried=(tried(),), instances=(instance(),)), stop=STOP), decide.Adopt(1, "i-1")),
+    "and ends when nothing has": (seen(attempt(tried=(tried(at=NOW - MINUTE),)), stop=stopped(MINUTE)), decide.EndAttempt),
     "a loser is terminated": (
         seen(attempt(record=record(), instances=(instance(), instance("i-2")))), decide.Terminate(("i-2",), "another instance won attempt 1")),
     "an instance past its deadline is terminated": (seen(attempt(record=record(), instances=(instance(tags=PAST),))), decide.Terminate),
@@ -195,7 +214,15 @@ TABLE: dict[str, tuple[Observation, Any]] = {
     "a failure gets none": (seen(attempt(end=end())), decide.Finish()),
     "the last attempt's interruption is the end": (
         seen(attempt(end=end()), attempt(2, end=end()), attempt(3, end=end("interrupted", "spot-reclaimed"))), decide.Finish()),
-    "a finished run is closed": (seen(attempt(end=end()), report=report()), decide.Finish()),
+    "a finished run is closed": (seen(attempt(end=end()), report=report()), decide.Close()),
+    "one that is to be posted is posted first": (posting(), decide.Post()),
+    "but not by who cannot": (posting(knowledge=Knowledge(me=ME)), decide.Done()),
+    "nor beside who is at it": (posting(posted(OTHER)), decide.Wait),
+    "whose time runs out": (posting(posted(OTHER, ago=5 * MINUTE)), decide.Post()),
+    "what was posted is closed": (posting(posted(OTHER, where="a comment")), decide.Close()),
+    "the report of an attempt before is not it": (
+        seen(attempt(end=end()), attempt(2, end=end()), report=report(attempts=2), spec=POSTED,
+             posted=posted(OTHER, where="a comment"), knowledge=Knowledge(me=ME, can_post=True)), decide.Post()),
     "a closed one is done": (seen(attempt(end=end()), report=report(), is_open=False), decide.Done()),
     "a finished run's instance is terminated": (seen(attempt(**RUNNING, end=end()), report=report(), is_open=False), decide.Terminate),
     "a run opened again goes on": (seen(attempt(end=end()), attempt(2), report=report()), decide.Launch(2)),
@@ -228,13 +255,88 @@ def test_a_silent_host_is_lost_only_when_ec2_shows_it_gone() -> None:
     )
 
 
-def test_a_new_attempt_resumes_from_the_newest_checkpoint_that_is_not_suspect() -> None:
-    older = CHECKPOINT.model_copy(update={"modified_at": NOW - timedelta(minutes=1), "path": "c/0"})
-    suspect = CHECKPOINT.model_copy(update={"modified_at": NOW + timedelta(minutes=1), "suspect": True})
-    first = attempt(end=end("interrupted", "spot-reclaimed"), checkpoints=(older, CHECKPOINT, suspect))
-    assert decide.resume_point(seen(first, attempt(2)), 2) == CHECKPOINT
-    assert decide.resume_point(seen(first, attempt(2, end=end()), attempt(3)), 3) == CHECKPOINT
-    assert decide.resume_point(seen(attempt()), 1) is None
+def _from(seen_now: Observation, number: int) -> list[str]:
+    found = decide.resume_point(seen_now, number)
+    return [f"{c.key} {c.path}" for c in found.checkpoints] if found else []
+
+
+def checkpoint(path: str, key: str, minutes: int = 0, **fields: Any) -> Checkpoint:
+    return CHECKPOINT.model_copy(update={"path": path, "key": key, "modified_at": NOW + minutes * MINUTE, **fields})
+
+
+class TestAResume:
+    def test_starts_from_the_latest_of_each_path_that_is_good_and_was_kept_the_newest_first(self) -> None:
+        first = attempt(
+            end=end("interrupted", "spot-reclaimed"),
+            checkpoints=(
+                checkpoint("model", "old"),
+                checkpoint("model", "new", 2),
+                checkpoint("optimizer", "o", 1),
+                checkpoint("optimizer", "half", 3, suspect=True),
+                checkpoint("epoch-1", "e", removed=True),
+            ),
+        )
+        assert _from(seen(first, attempt(2)), 2) == ["new model", "o optimizer"]
+        assert _from(seen(first, attempt(2, end=end()), attempt(3)), 3) == ["new model", "o optimizer"]
+        assert _from(seen(attempt()), 1) == []
+
+    def test_takes_a_later_attempts_before_an_earlier_ones_whatever_the_hosts_clocks_said(self) -> None:
+        first = attempt(end=end(), checkpoints=(checkpoint("a", "1", 60), checkpoint("b", "1", 60)))
+        later = attempt(2, end=end(), checkpoints=(checkpoint("b", "2", 5),))
+        assert _from(seen(first, later, attempt(3)), 3) == ["2 b", "1 a"]
+
+    def test_of_a_training_that_keeps_none_takes_the_last_that_it_wrote(self) -> None:
+        removed = [checkpoint(f"epoch-{n}", str(n), n, removed=True) for n in (1, 2)]
+        assert _from(seen(attempt(end=end(), checkpoints=tuple(removed)), attempt(2)), 2) == ["2 epoch-2"]
+
+    def test_without_any_starts_from_what_the_request_was_given(self) -> None:
+        given = Resume(run_id="another-1", checkpoints=(CHECKPOINT,))
+        asked = spec().model_copy(update={"resume": given})
+        assert decide.resume_point(seen(attempt(), spec=asked), 1) == given
+        own = attempt(end=end(), checkpoints=(checkpoint("c/2", "own"),))
+        assert _from(seen(own, attempt(2), spec=asked), 2) == ["own c/2"]
+
+
+class TestASuccess:
+    """What a result has to be, beside saying so."""
+
+    NEEDS = spec(require_checkpoint=True)
+    BEGAN = PhaseTime(phase="training", started_at=NOW, seconds=5)
+
+    def judged(self, *earlier: Attempt, spec: Spec = NEEDS, **last: Any) -> tuple[Any, Any]:
+        number = len(earlier) + 1
+        fields = {"record": record(), "result": result(attempt=number, phases=(self.BEGAN,))} | last
+        action = decide.decide(seen(*earlier, attempt(number, **fields), spec=spec))
+        assert isinstance(action, decide.EndAttempt)
+        return action.outcome, action.cause
+
+    def test_has_a_checkpoint_that_was_written_since_it_began(self) -> None:
+        assert self.judged(checkpoints=(checkpoint("c", "k", 1),)) == ("succeeded", None)
+        assert self.judged(checkpoints=(checkpoint("c", "k", -1),)) == ("failed", "no-checkpoint")
+        assert self.judged(checkpoints=(checkpoint("c", "k", 1, suspect=True),)) == ("failed", "no-checkpoint")
+        assert self.judged(missing=("c",)) == ("failed", "no-checkpoint")
+
+    def test_has_it_when_an_attempt_before_wrote_the_last_one(self) -> None:
+        before = attempt(
+            end=end("interrupted", "spot-reclaimed"), result=result(phases=(self.BEGAN,)),
+            checkpoints=(checkpoint("c", "k", 1),),
+        )  # fmt: skip
+        assert self.judged(before) == ("succeeded", None)
+
+    @pytest.mark.parametrize(
+        ("wrong", "cause"),
+        [
+            ({"result": result(exit_code=1)}, "defect"),
+            ({"result": result(exit_code=None)}, "defect"),
+            ({"result": result(digest="e" * 64)}, "sync"),
+            ({"result": result(files=2)}, "sync"),
+            ({"result": result(run_id="another-1")}, "defect"),
+            ({"result": result(attempt=2)}, "defect"),
+            ({"result": result(), "status": status()}, "defect"),
+        ],
+    )
+    def test_is_none_when_what_the_host_wrote_contradicts_itself(self, wrong: dict[str, Any], cause: str) -> None:
+        assert self.judged(spec=spec(), **wrong) == ("failed", cause)
 
 
 class TestAFallback:

@@ -16,6 +16,7 @@ from runctl_action.contract.documents import (
     CheckpointList,
     Claim,
     Document,
+    End,
     InstanceRecord,
     Offer,
     OfferTried,
@@ -58,7 +59,11 @@ class Bucket:
             if key.startswith(prefix):
                 yield Listed(key, len(self.objects[key]), self._etag(key), NOW)
 
-    def get(self, key: str) -> Stored | None:
+    def get(self, key: str, known: Stored | None = None) -> Stored | None:
+        if key not in self.objects:
+            return None
+        if known and known.etag == self._etag(key):
+            return known
         self.fetched.append(key)
         return Stored(self.objects[key], self._etag(key)) if key in self.objects else None
 
@@ -177,17 +182,16 @@ class TestADocument:
         assert seen.last.status.beat == 2
 
     def test_that_changed_between_listing_and_fetching_is_not_fetched_for_it_again(self, world):
-        world.launch()
-        world.beat(1)
         listing = world.bucket.list
 
         def changing(prefix: str, start_after: str | None = None) -> Iterator[Listed]:
             yield from list(listing(prefix))
-            if prefix.startswith("runctl/hosts/"):
-                world.beat(2)
+            world.bucket.write(RUN.stop, Stop(by="me", attempt=2, at=NOW))
 
+        world.launch()
+        world.bucket.write(RUN.stop, Stop(by="me", attempt=1, at=NOW))
         world.bucket.list = changing
-        assert world.look(0).last.status.beat == 2
+        assert world.look(0).stop.attempt == 2
         world.look(1)
         assert world.bucket.fetched == []
 
@@ -195,7 +199,7 @@ class TestADocument:
         world.launch()
         world.bucket.write(RUN.stop, Stop(by="me", attempt=1, at=NOW))
         fetch = world.bucket.get
-        world.bucket.get = lambda key: None if key == RUN.stop else fetch(key)
+        world.bucket.get = lambda key, known=None: None if key == RUN.stop else fetch(key, known)
         assert world.look(0).stop is None
 
     def test_of_a_log_is_never_fetched(self, world):
@@ -361,24 +365,56 @@ class TestAnAttempt:
         assert world.look(0).last.instance is None
 
     def test_has_its_hosts_result_and_the_results_checkpoints_before_the_list(self, world):
-        def kept(path: str) -> Checkpoint:
-            return Checkpoint(path=path, bytes=1, sha256="a" * 64, key="k", modified_at=NOW, uploaded_at=NOW)
-
         world.launch()
-        world.bucket.write(HOST.checkpoints, CheckpointList(checkpoints=(kept("1"),)))
+        world.bucket.write(HOST.checkpoints, CheckpointList(checkpoints=(kept(world, "1"),)))
         assert [c.path for c in world.look(0).last.checkpoints] == ["1"]
-        result = Result(run_id="train-1", attempt=1, outcome="succeeded", at=NOW, checkpoints=(kept("1"), kept("2")))
+        both = (kept(world, "1"), kept(world, "2"))
+        result = Result(run_id="train-1", attempt=1, outcome="succeeded", at=NOW, checkpoints=both)
         world.bucket.write(HOST.result, result)
         seen = world.look(1).last
         assert seen.result == result
         assert seen.has_started
         assert [c.path for c in seen.checkpoints] == ["1", "2"]
 
+    @pytest.mark.parametrize("ending", ["result", "end"])
+    def test_that_is_over_has_only_checkpoints_that_are_in_the_bucket_as_its_host_said(self, world, ending):
+        """Those of another host's, or of another size, are not."""
+        said = tuple(kept(world, path) for path in ("good", "gone", "short", "others"))
+        said = (*said[:3], said[3].model_copy(update={"key": said[3].key.replace("i-1", "i-9")}))
+        del world.bucket.objects[said[1].key]
+        world.bucket.objects[said[2].key] = b""
+        world.bucket.objects[said[3].key] = b"1"
+        world.launch()
+        world.bucket.write(HOST.checkpoints, CheckpointList(checkpoints=said))
+        assert len(world.look(0).last.checkpoints) == 4
+        if ending == "result":
+            result = Result(run_id="train-1", attempt=1, outcome="succeeded", at=NOW, checkpoints=said)
+            world.bucket.write(HOST.result, result)
+        else:
+            world.bucket.write(RUN.end(1), End(outcome="lost", cause="vanished", at=NOW))
+        seen = world.look(1).last
+        assert [c.path for c in seen.checkpoints] == ["good"]
+        assert seen.missing == ("gone", "short", "others")
+
+    def test_whose_instance_is_not_gone_yet_may_still_leave_a_checkpoint(self, world):
+        world.launch(state="shutting-down")
+        world.bucket.write(RUN.end(1), End(outcome="interrupted", cause="spot-reclaimed", at=NOW))
+        assert world.look(0).last.checkpoints == ()
+        world.bucket.write(HOST.checkpoints, CheckpointList(checkpoints=(kept(world, "late"),)))
+        assert [c.path for c in world.look(1).last.checkpoints] == ["late"]
+
     def test_is_not_told_by_what_another_host_writes(self, world):
         world.launch()
         elsewhere = LAYOUT.host("AROA:i-9", "train-1", 1)
         world.bucket.write(elsewhere.status, Status(run_id="train-1", attempt=1, beat=1, phase="done", at=NOW))
         assert world.look(0).last.status is None
+
+
+def kept(world: Any, path: str) -> Checkpoint:
+    """A checkpoint of one byte, and that byte in the bucket."""
+    key = HOST.checkpoint("a" * 64, path)
+    world.bucket.objects[key] = b"1"
+    return Checkpoint(path=path, bytes=1, sha256="a" * 64, key=key, modified_at=NOW, uploaded_at=NOW)
 
 
 class TestTheRun:

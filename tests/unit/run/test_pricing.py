@@ -116,7 +116,7 @@ def attempt(number: int = 1, *, state: str = "terminated", **fields: Any) -> Att
 def seen(*attempts: Attempt, now: datetime = NOW, spec: Spec = spec()) -> Observation:  # noqa: B008
     return Observation(
         now=now, monotonic=1000.0, spec=spec, spec_sha256="s" * 64, is_open=True, packs=None, stop=None, report=None,
-        attempts=attempts, knowledge=Knowledge(me="me"),
+        posted=None, attempts=attempts, knowledge=Knowledge(me="me"),
     )  # fmt: skip
 
 
