@@ -22,6 +22,8 @@ COMMANDS = {
     "collect": "settle every open run once (for a schedule)",
     "quote": "say what a run would cost, and spend nothing",
     "emulator": "serve an emulated AWS on this machine",
+    "action": "what the action's container runs, in a workflow",
+    "action-post": "what it runs in the step after: ends what is left",
 }
 
 
@@ -223,6 +225,10 @@ def _emulator(command: argparse.ArgumentParser) -> None:
     _add_emulation(command)
 
 
+def _nothing(_: argparse.ArgumentParser) -> None:
+    """All that it takes comes by the environment."""
+
+
 def _add_script(group: Any) -> None:
     group.add_argument(
         "set:script", metavar="SCRIPT", nargs="?", help="The script, relative to the working directory or the git root"
@@ -264,6 +270,8 @@ _ADD = {
     "collect": _collect,
     "quote": _quote,
     "emulator": _emulator,
+    "action": _nothing,
+    "action-post": _nothing,
 }
 _USAGE = {"train": "runctl-action train [OPTIONS] SCRIPT [-- ARGS…]"}
 _EPILOG = """\

@@ -6,22 +6,14 @@ import os
 import signal
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from runctl_action import arguments, runs
-from runctl_action.contract.documents import Spec
-from runctl_action.contract.reports import Report
+from runctl_action import action, arguments, runs, train
 from runctl_action.errors import Cancelled, RunctlError, UsageError
 from runctl_action.report import terminal
-from runctl_action.runs import shown_progress, tell
-from runctl_action.wiring import Cloud, emulation, emulator_server, me, open_cloud, settler_of, workflow_attempt
-
-if TYPE_CHECKING:
-    from runctl_action.run.observe import Observation
+from runctl_action.wiring import emulation, emulator_server, open_cloud
 
 
 def run(argv: Sequence[str], environ: MutableMapping[str, str] = os.environ) -> int:
@@ -44,63 +36,6 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str] = os.environ) -> 
         return 1
     except Exception:  # noqa: BLE001  - a defect of ours: the traceback goes to a file, the user gets a sentence
         return _defect()
-
-
-def train(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
-    """Trains one commit and follows it to its end; 0 exactly when the training succeeded."""
-    with open_cloud(parsed, environ) as cloud:
-        with shown_progress() as progress:
-            report = _trained(parsed, cloud, progress)
-        return tell(parsed, report)
-
-
-def _trained(parsed: arguments.Parsed, cloud: Cloud, progress: terminal.Progress) -> Report:
-    from runctl_action.run import request
-    from runctl_action.run.observe import Knowledge, utc_now
-
-    started = time.monotonic()
-    progress.phase("preparing")
-    cloud.session.identity(cloud.settings.allowed_account_ids)
-    prepared = request.prepare(
-        cloud.settings,
-        cwd=Path.cwd(),
-        environ=cloud.environ,
-        store=cloud.store,
-        instances=cloud.instances,
-        pricing=cloud.pricing,
-        revision=parsed.revision,
-        now=utc_now(),
-        resume=request.resume_of(_other_run(cloud, parsed.resume, progress)) if parsed.resume else None,
-    )
-    spec, is_new = request.submit(prepared, cloud.store, cloud.layout)
-    _describe(spec, is_new, progress)
-    knowledge = Knowledge(me=me(), can_upload=True)
-    knowledge.timings["preparing"] = time.monotonic() - started
-    settler = settler_of(cloud, spec.run_id, knowledge, progress, upload=prepared.upload_source, from_start=True)
-    seen = settler.observe()
-    if seen.is_finished:
-        this_attempt = workflow_attempt(cloud.environ)
-        if not parsed.again and not request.is_later_attempt(seen, this_attempt):
-            progress.note("this run is over already; this is its report. `--again` opens a new attempt")
-        else:
-            request.open_again(
-                spec,
-                cloud.store,
-                cloud.layout,
-                attempts=len(seen.attempts),
-                me=knowledge.me,
-                now=utc_now(),
-                workflow_attempt=this_attempt,
-            )
-    return runs.settled(settler, cloud, spec.run_id, until=_is_training if not cloud.settings.wait else None)
-
-
-def _is_training(seen: Observation) -> bool:
-    """Whether nobody has to wait any more for a run that is not followed to its end."""
-    last = seen.last
-    if last is None or (last.result is None and last.end is None and last.status is None):
-        return False
-    return last.status is None or last.status.phase in {"training", "collecting", "done"} or last.result is not None
 
 
 def quote(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
@@ -136,7 +71,7 @@ def emulator(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int
 
 
 _COMMANDS: Mapping[str, Callable[[arguments.Parsed, MutableMapping[str, str]], int]] = {
-    "train": train,
+    "train": train.train,
     "report": runs.report,
     "logs": runs.logs,
     "list": runs.list_runs,
@@ -144,22 +79,9 @@ _COMMANDS: Mapping[str, Callable[[arguments.Parsed, MutableMapping[str, str]], i
     "collect": runs.collect,
     "quote": quote,
     "emulator": emulator,
+    "action": action.action,
+    "action-post": action.action_post,
 }
-
-
-def _describe(spec: Spec, is_new: bool, progress: terminal.Progress) -> None:
-    what = "run" if is_new else "attached to run"
-    progress.note(f"{what} {spec.run_id}: {spec.script} at {spec.commit[:12]} ({spec.branch or 'detached'})")
-    progress.note(f"source: {spec.files} files, {spec.bytes} bytes, digest {spec.digest[:16]}, tree {spec.tree[:12]}")
-    if spec.dirty:
-        what = "trained as they are on disk" if spec.source == "worktree" else "NOT in the commit and not trained"
-        shown = ", ".join(spec.dirty[:8]) + (f" and {len(spec.dirty) - 8} more" if len(spec.dirty) > 8 else "")
-        progress.warn(f"uncommitted changes, {what}: {shown}")
-
-
-def _other_run(cloud: Cloud, given: str, progress: terminal.Progress) -> Observation:
-    """The run that another begins with, as it is now."""
-    return settler_of(cloud, runs.find_run(cloud, given), runs.knowing_nothing(), progress, from_start=False).observe()
 
 
 def _interrupt(*_: object) -> None:

@@ -20,6 +20,8 @@ from runctl_action.report import meaning, terminal
 from runctl_action.wiring import Cloud, me, open_cloud, settler_of
 
 if TYPE_CHECKING:
+    from runctl_action.github.connection import Connection
+    from runctl_action.github.posting import Poster
     from runctl_action.run.observe import Knowledge, Observation
     from runctl_action.run.settle import Settler
 
@@ -97,11 +99,14 @@ def collect(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
     from runctl_action.run.observe import utc_now
 
     with open_cloud(parsed, environ) as cloud, shown_progress() as progress:
+        poster = poster_of(cloud, progress.warn)
         collector = Collector(
             store=cloud.store,
             instances=cloud.instances,
             layout=cloud.layout,
-            settler_of=lambda run_id: settler_of(cloud, run_id, knowing_nothing(), progress, from_start=False),
+            settler_of=lambda run_id: settler_of(
+                cloud, run_id, knowing_nothing(), progress, poster=poster, from_start=False
+            ),
             note=progress.note,
             now=utc_now,
             monotonic=time.monotonic,
@@ -143,6 +148,21 @@ def settled(
         except KeyboardInterrupt:
             terminate_at_once(cloud.instances, settler.observe(), sleep=time.sleep, monotonic=time.monotonic)
             raise Cancelled(f"run {run_id} was cancelled, its instances are terminated") from None
+
+
+def poster_of(cloud: Cloud, tell: Callable[[str], None]) -> Poster | None:
+    """Who posts on GitHub, where there is a token to do it with."""
+    token = cloud.settings.github_token
+    if token is None:
+        return None
+    from runctl_action.github.posting import Poster
+
+    def connect(repository: str, api_url: str) -> Connection:
+        from runctl_action.github.connection import Connection
+
+        return Connection(repository, token, api_url=api_url)
+
+    return Poster(connect, tell, secrets=cloud.secrets())
 
 
 def find_run(cloud: Cloud, given: str) -> str:

@@ -36,6 +36,11 @@ Arguments = Annotated[tuple[str, ...], BeforeValidator(parsing.shell_words)]
 Variables = Annotated[dict[str, str], BeforeValidator(parsing.pairs)]
 Source = Annotated[Literal["commit", "worktree"], BeforeValidator(parsing.one_of("commit", "worktree"))]
 Spot = Annotated[Literal["never", "prefer", "require"], BeforeValidator(parsing.one_of("never", "prefer", "require"))]
+Comment = Annotated[
+    Literal["always", "on-failure", "never"], BeforeValidator(parsing.one_of("always", "on-failure", "never"))
+]
+FailOn = Annotated[Literal["training", "never"], BeforeValidator(parsing.one_of("training", "never"))]
+OnFork = Annotated[Literal["skip", "fail"], BeforeValidator(parsing.one_of("skip", "fail"))]
 
 Secret = Annotated[SecretStr | None, BeforeValidator(parsing.secret)]
 
@@ -120,6 +125,20 @@ class Settings(BaseSettings):
     metrics: Words = _setting(RESULTS, "Files of JSON lines with metrics, globs from the root", ("metrics.jsonl",))
     wait: YesNo = _setting(
         RESULTS, "Follow the run to its end; if not, return once it has started on its host", default=True
+    )
+    role_to_assume: OptionalText = _setting(
+        GITHUB, "The role that a workflow job gets by its OIDC token (`permissions: id-token: write`)"
+    )
+    comment: Comment = _setting(
+        GITHUB, "The pull request comment: always, on-failure, or never (the job summary is always there)", "always"
+    )
+    fail_on: FailOn = _setting(
+        GITHUB,
+        "The step fails when the training did not succeed (training), or only when we could not do it (never)",
+        "training",
+    )
+    on_fork: OnFork = _setting(
+        GITHUB, "What to do for a fork's or Dependabot's pull request, which get no credentials: skip or fail", "skip"
     )
     github_token: Secret = Field(
         None, exclude=True, repr=False, description="For the pull request comment", json_schema_extra={"group": GITHUB}

@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING, Any
 from runctl_action.arguments import Parsed
 from runctl_action.contract.layout import Layout
 from runctl_action.errors import SettingsError, UsageError
-from runctl_action.report import terminal
 
 if TYPE_CHECKING:
     from runctl_action.cloud.instances import Instances
     from runctl_action.cloud.session import Session
     from runctl_action.cloud.store import Store
+    from runctl_action.github.posting import Poster
     from runctl_action.run.observe import Knowledge
     from runctl_action.run.pricing import Pricing
-    from runctl_action.run.settle import Settler
+    from runctl_action.run.settle import Progress, Settler
     from runctl_action.settings import Settings
+
+
+SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
 
 
 @dataclass
@@ -40,6 +43,12 @@ class Cloud:
     pricing: Pricing
     environ: Mapping[str, str]
 
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be shown to anybody, however it came into a text."""
+        token = self.settings.github_token
+        named = [self.environ.get(name, "") for name in SECRET_VARIABLES]
+        return tuple(filter(None, [token.get_secret_value() if token else "", *named]))
+
 
 @contextlib.contextmanager
 def open_cloud(parsed: Parsed, environ: Mapping[str, str], *, needs_bucket: bool = True) -> Iterator[Cloud]:
@@ -48,7 +57,7 @@ def open_cloud(parsed: Parsed, environ: Mapping[str, str], *, needs_bucket: bool
     from runctl_action import settings as all_settings
 
     with contextlib.ExitStack() as stack:
-        root = _root(environ)
+        root = git_root(environ)
         settings = all_settings.load(flags=parsed.flags, environ=environ, root=root)
         if parsed.emulate:
             if not settings.wait:
@@ -71,7 +80,7 @@ def open_cloud(parsed: Parsed, environ: Mapping[str, str], *, needs_bucket: bool
                 "no bucket is set: a run keeps its source, log, checkpoints and result in one",
                 'set it in runctl.toml: bucket = "my-team-runctl"; without an account: runctl-action train --emulate …',
             )
-        session = cloud_session.connect(environ, settings.region)
+        session = cloud_session.connect(environ, settings.region, settings.role_to_assume)
         stack.callback(session.close)
         yield Cloud(
             settings,
@@ -88,12 +97,14 @@ def settler_of(
     cloud: Cloud,
     run_id: str,
     knowledge: Knowledge,
-    progress: terminal.Progress,
+    progress: Progress,
     *,
     upload: Callable[[], Any] | None = None,
+    poster: Poster | None = None,
     from_start: bool,
 ) -> Settler:
-    """Who carries one run on, or looks at it. `from_start` shows its log from the beginning."""
+    """Who carries one run on, or looks at it. `from_start` shows its log from the beginning; `poster` posts its
+    reports."""
     from runctl_action.cloud.commands import Commands
     from runctl_action.run import tools
     from runctl_action.run.act import Actor
@@ -126,9 +137,14 @@ def settler_of(
         pricing=cloud.pricing,
         log_tail=follower.tail,
         workflow_attempt=workflow_attempt(cloud.environ),
+        post=poster.finish if poster else None,
     )
+    knowledge.can_post = poster is not None
     observer = Observer(cloud.store, cloud.instances, cloud.layout, run_id, knowledge)
-    return Settler(observer, actor, follower, progress, utc_now, time.monotonic)
+    settler = Settler(observer, actor, follower, progress, utc_now, time.monotonic)
+    if poster:
+        settler.on_look = poster.update
+    return settler
 
 
 def me() -> str:
@@ -188,7 +204,8 @@ def _emulated_account(settings: Settings, environ: Mapping[str, str]) -> dict[st
     return account | {"subnets": (), "security-groups": (), "allowed-account-ids": ()}
 
 
-def _root(environ: Mapping[str, str]) -> Path | None:
+def git_root(environ: Mapping[str, str]) -> Path | None:
+    """The root of the repository that we are in; None outside of one."""
     from runctl_action.errors import NotARepository
     from runctl_action.source.repository import open_repository
 

@@ -116,6 +116,23 @@ class Resume(Document):
     checkpoints: tuple[Checkpoint, ...]
 
 
+class Origin(BaseModel):
+    """Where on GitHub a run was asked for: what whoever posts its report has to know. `trained` says what the commit is
+    to the event, `comment_key` which comment is the run's."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    repository: str
+    api_url: str
+    server_url: str
+    workflow_url: str = ""
+    comment_key: str
+    comment: Literal["always", "on-failure", "never"] = "always"
+    pull_request: int | None = None
+    head_commit: str | None = None
+    trained: Sentence = ""
+
+
 class Spec(Document):
     """The request: what to train, from which commit, how. Written once; its sha256 travels in the SSM command."""
 
@@ -126,9 +143,8 @@ class Spec(Document):
     commit: str
     tree: str
     branch: OsString | None = None
-    pull_request: int | None = None
-    api_url: str | None = None
-    # Whether its report is posted on GitHub, by whoever settles it and can.
+    # Where on GitHub it was asked for; and whether its report is posted there, by whoever settles it and can.
+    origin: Origin | None = None
     is_posted: bool = False
     source: Literal["commit", "worktree"] = "commit"
     digest: str

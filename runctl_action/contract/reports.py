@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -12,6 +12,7 @@ from runctl_action.contract.documents import (
     Document,
     Market,
     Moment,
+    Origin,
     OsString,
     Outcome,
     Phase,
@@ -97,7 +98,8 @@ class Report(Document):
     commit: str
     tree: str
     branch: OsString | None = None
-    pull_request: int | None = None
+    source: Literal["commit", "worktree"] = "commit"
+    origin: Origin | None = None
     script: OsString
     args: tuple[OsString, ...] = ()
     manifest: Synced

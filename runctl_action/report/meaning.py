@@ -79,6 +79,11 @@ def exit_code(outcome: Outcome, cause: Cause | None) -> int:
     return _BY_OUTCOME[outcome]
 
 
+def cause_of(exit_code: int) -> Cause:
+    """The cause of an error that kept a run from being made, by the exit code of its class."""
+    return {2: "usage", 3: "source", 4: "cloud", 5: "sync"}.get(exit_code, "defect")  # type: ignore[return-value]
+
+
 def sentence(report: Report) -> str:
     """One sentence without a full stop: what was trained, how it ended, after how long, on which instance."""
     what = f"{visible(report.script)} {_happened(report)}"

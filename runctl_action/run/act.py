@@ -12,7 +12,7 @@ from pathlib import Path
 from runctl_action.cloud.commands import Commands
 from runctl_action.cloud.instances import Instances
 from runctl_action.cloud.store import Store
-from runctl_action.contract.documents import Budget, Claim, End, Order, Packs, Posted
+from runctl_action.contract.documents import Budget, Claim, End, Order, Packs, Posted, Stop
 from runctl_action.contract.layout import Layout
 from runctl_action.contract.reports import Report
 from runctl_action.errors import RunctlError
@@ -33,7 +33,7 @@ _FAR_SECONDS = 30 * 86400.0
 @dataclass
 class Actor:
     """Carries out actions for one run. `upload_source` is None where the source is not at hand (`collect`); `post` puts
-    the final report where people read it, and says where that is."""
+    the final report where people read it, and says where that is; None when somebody else may have more luck."""
 
     store: Store
     instances: Instances
@@ -50,7 +50,7 @@ class Actor:
     cache: Path
     pricing: Pricing
     log_tail: Callable[[], Sequence[str]] = field(default=lambda: ())
-    post: Callable[[Report], str] | None = None
+    post: Callable[[Report], str | None] | None = None
     workflow_attempt: int = 0
 
     def __post_init__(self) -> None:
@@ -113,8 +113,14 @@ class Actor:
         )
         marker = self.layout.open_marker(self.run_id)
         self.store.put(marker, b"")
-        self.store.put(self.layout.run(self.run_id).claim(number), claim.to_json(), if_none_match=True)
+        keys = self.layout.run(self.run_id)
+        self.store.put(keys.claim(number), claim.to_json(), if_none_match=True)
         self.store.put(marker, b"")  # see `_close`
+        stored = self.store.get(keys.stop)
+        stop = Stop.model_validate_json(stored.data) if stored else None
+        if stop is not None and stop.attempt == number - 1:
+            # Asked for while this attempt was opened; who asked looks for its claim likewise.
+            self.store.put(keys.stop, stop.model_copy(update={"attempt": number}).to_json())
 
     def _take_over(self, attempt: Attempt) -> bool:
         """Claims it anew; False when somebody else was first."""
@@ -258,6 +264,9 @@ class Actor:
         if claimed is None:
             return
         where = self.post(seen.report)
+        if where is None:
+            self.knowledge.can_post = False
+            return
         self.store.put(key, posted.model_copy(update={"where": where}).to_json(), if_match=claimed)
 
     def _close(self, seen: Observation) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from runctl_action.cloud import offers
 from runctl_action.cloud.instances import Instances, Subnet, require_state
 from runctl_action.cloud.store import Store
-from runctl_action.contract.documents import Claim, Offer, Packs, Resume, Spec
+from runctl_action.contract.documents import Claim, Offer, Origin, Packs, Resume, Spec
 from runctl_action.contract.layout import Layout
 from runctl_action.errors import SettingsError, UsageError
 from runctl_action.report.receipt import MINIMUM_SECONDS
@@ -28,9 +28,10 @@ from runctl_action.source import repository as source_repository
 
 @dataclass(frozen=True)
 class Request:
-    """A checked request: its spec, and what it takes to put its source into the bucket."""
+    """A checked request: its spec, the paths that are trained, and what it takes to put them into the bucket."""
 
     spec: Spec
+    paths: frozenset[str]
     upload_source: Callable[[], Packs]
 
 
@@ -45,6 +46,8 @@ def prepare(
     revision: str,
     now: datetime,
     resume: Resume | None = None,
+    origin: Callable[[str], Origin] | None = None,
+    branch: str | None = None,
 ) -> Request:
     """Checks the source and the cloud. Raises SettingsError, SourceError or CloudError; writes nothing.
     The same request (repository, workflow job, name, commit, content, arguments, settings, and what it resumes from)
@@ -57,10 +60,12 @@ def prepare(
     launch = settings.launch_record() | _checked_cloud(settings, store, instances, pricing)
     training = settings.training()
     name = settings.name or Path(script).stem
+    asked = origin(name) if origin else None
     identity = json.dumps(
         [
             repository.name,
             [environ.get(key, "") for key in ("GITHUB_WORKFLOW", "GITHUB_RUN_ID", "GITHUB_JOB")],
+            asked.comment_key if asked else "",
             name,
             source.commit,
             source.manifest.digest,
@@ -81,8 +86,9 @@ def prepare(
         name=name,
         commit=source.commit,
         tree=source.tree,
-        branch=source.branch,
-        api_url=environ.get("GITHUB_API_URL"),
+        branch=branch or source.branch,
+        origin=asked,
+        is_posted=asked is not None and asked.pull_request is not None and asked.comment != "never",
         source=source.kind,
         digest=source.manifest.digest,
         files=len(source.manifest.entries),
@@ -96,7 +102,8 @@ def prepare(
         resume=resume,
     )
     layout = Layout(prefix=settings.prefix)
-    return Request(spec, lambda: source_packs.upload_source(source, store, layout))
+    paths = frozenset(entry.path.decode("utf-8", "surrogateescape") for entry in source.manifest.entries)
+    return Request(spec, paths, lambda: source_packs.upload_source(source, store, layout))
 
 
 def submit(request: Request, store: Store, layout: Layout) -> tuple[Spec, bool]:

@@ -38,8 +38,8 @@ class Progress(Protocol):
 
 @dataclass
 class Settler:
-    """One run and everything needed to carry it on. `clock` and `monotonic` are seams for tests; `on_change(report)`
-    is told of each new phase."""
+    """One run and everything needed to carry it on. `clock` and `monotonic` are seams for tests; `on_look` is shown
+    each observation, with what makes a report of it."""
 
     observer: Observer
     actor: Actor
@@ -47,7 +47,7 @@ class Settler:
     progress: Progress
     clock: Callable[[], datetime]
     monotonic: Callable[[], float]
-    on_look: Callable[[Callable[[], Report]], None] = lambda _: None
+    on_look: Callable[[Observation, Callable[[], Report]], None] = lambda *_: None
     _phase: str = field(default="", init=False)
     _phase_since: float = field(default=0.0, init=False)
     _said: set[str] = field(default_factory=set, init=False)
@@ -128,7 +128,7 @@ class Settler:
 
     def _show(self, seen: Observation) -> None:
         """The launcher's phases; from the first heartbeat on, the host's own."""
-        self.on_look(lambda: self.report(seen))
+        self.on_look(seen, lambda: self.report(seen))
         last = seen.last
         if last and last.has_started:
             self._leave_phase()

@@ -33,13 +33,14 @@ def summarize(
         exit_code=result.exit_code if result else None,
         signal=result.signal if result else None,
         message=end.message if end else "",
-        phase=_phase(last),
+        phase=phase_of(last),
         repository=spec.repository,
         name=spec.name,
         commit=spec.commit,
         tree=spec.tree,
         branch=spec.branch,
-        pull_request=spec.pull_request,
+        source=spec.source,
+        origin=spec.origin,
         script=spec.script,
         args=spec.args,
         manifest=Synced(digest=spec.digest, files=spec.files, bytes=spec.bytes),
@@ -134,7 +135,8 @@ def _checkpoints(seen: Observation) -> tuple[Checkpoint, ...]:
     return tuple(latest.values())
 
 
-def _phase(last: Attempt | None) -> str:
+def phase_of(last: Attempt | None) -> str:
+    """The phase that a run is in, by its last attempt."""
     if last is None:
         return "preparing"
     if last.end:
