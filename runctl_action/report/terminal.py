@@ -245,8 +245,10 @@ class _Lines:
     def add(self, text: str) -> list[str]:
         *whole, partial = (self._partial + text).split("\n")
         if "\r" in partial:
-            # The last two states: the very last may be empty, when the line is about to be written anew.
-            partial = "\r".join(partial.split("\r")[-2:])
+            # The last state, which may be empty as the line is about to be written anew, and what was there before.
+            *states, last = partial.split("\r")
+            before = next((state for state in reversed(states) if state), "")
+            partial = f"{before}\r{last}"
         while len(partial) > _LONGEST_LINE:
             whole.append(partial[:_LONGEST_LINE])
             partial = partial[_LONGEST_LINE:]

@@ -66,7 +66,9 @@ def test_of_a_progress_bar_only_its_last_state_is_printed():
     progress.output("\r\n")
     progress.output("a\r")
     progress.output("b\nc\r\n")
-    assert stream.getvalue() == "100%\nb\nc\n"
+    progress.output("d\r\r")
+    progress.output("\n")
+    assert stream.getvalue() == "100%\nb\nc\nd\n"
 
 
 def test_a_warning_does_not_split_a_line_of_the_log():
