@@ -293,6 +293,7 @@ def _origin(
             comment_key=comment_key(workflow, name),
             comment=settings.comment if settings.github_token else "never",
             pull_request=number,
+            looks_up=number is None and activity.look_up is not None,
             head_commit=found.head_sha if found else None,
             trained=trained,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -242,14 +242,21 @@ def names() -> tuple[str, ...]:
     return tuple(name.replace("_", "-") for name in Settings.model_fields)
 
 
-def load(*, flags: Mapping[str, Any], environ: Mapping[str, str], root: Path | None) -> Settings:
-    """Flag > action input > RUNCTL_* > runctl.toml or [tool.runctl] at `root` > default.
+def load(
+    *,
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    root: Path | None,
+    read: Callable[[str], bytes | None] | None = None,
+) -> Settings:
+    """Flag > action input > RUNCTL_* > runctl.toml or [tool.runctl] at `root` > default. `read(name)` stands in for the
+    files at `root`: those of a commit, for one.
     Raises SettingsError that names every key that is unknown or wrong, where it came from, and what would be right."""
     problems: list[str] = []
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for found in (
-        _from_toml(root, problems),
+        _from_toml(root, read or _on_disk(root), problems),
         _from_environment(environ, problems),
         _from_inputs(environ),
         {name: (f"--{name}", value) for name, value in flags.items()},
@@ -278,12 +285,12 @@ def load(*, flags: Mapping[str, Any], environ: Mapping[str, str], root: Path | N
 _Found = dict[str, tuple[str, Any]]
 
 
-def _from_toml(root: Path | None, problems: list[str]) -> _Found:
+def _from_toml(root: Path | None, read: Callable[[str], bytes | None], problems: list[str]) -> _Found:
     if root is None:
         return {}
     own_file, shared_file = root / "runctl.toml", root / "pyproject.toml"
-    own = _read_toml(own_file, problems)
-    tool = (_read_toml(shared_file, problems) or {}).get("tool")
+    own = _parsed(own_file, read, problems)
+    tool = (_parsed(shared_file, read, problems) or {}).get("tool")
     shared = tool.get("runctl") if isinstance(tool, dict) else None
     if shared is not None and not isinstance(shared, dict):
         problems.append(f"{shared_file}: `tool.runctl` is not a table: write [tool.runctl]")
@@ -295,11 +302,21 @@ def _from_toml(root: Path | None, problems: list[str]) -> _Found:
     return {name: (f"{where}: {name}", value) for name, value in found.items()}
 
 
-def _read_toml(path: Path, problems: list[str]) -> dict[str, Any] | None:
+def _on_disk(root: Path | None) -> Callable[[str], bytes | None]:
+    def read(name: str) -> bytes | None:
+        assert root is not None
+        try:
+            return (root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    return read
+
+
+def _parsed(path: Path, read: Callable[[str], bytes | None], problems: list[str]) -> dict[str, Any] | None:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+        data = read(path.name)
+        return None if data is None else tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         problems.append(f"{path} cannot be read: {error} (see https://toml.io for how TOML is written)")
         return None

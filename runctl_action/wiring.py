@@ -58,7 +58,8 @@ def open_cloud(parsed: Parsed, environ: Mapping[str, str], *, needs_bucket: bool
 
     with contextlib.ExitStack() as stack:
         root = git_root(environ)
-        settings = all_settings.load(flags=parsed.flags, environ=environ, root=root)
+        read = _reader(parsed.revision, environ)
+        settings = all_settings.load(flags=parsed.flags, environ=environ, root=root, read=read)
         if parsed.emulate:
             if not settings.wait:
                 raise SettingsError(
@@ -67,7 +68,7 @@ def open_cloud(parsed: Parsed, environ: Mapping[str, str], *, needs_bucket: bool
                 )
             environ = stack.enter_context(_emulated(parsed, environ, settings.region))
             flags = parsed.flags | _emulated_account(settings, environ)
-            settings = all_settings.load(flags=flags, environ=environ, root=root)
+            settings = all_settings.load(flags=flags, environ=environ, root=root, read=read)
         from runctl_action.cloud import session as cloud_session
         from runctl_action.cloud.instances import Instances
         from runctl_action.cloud.prices import Prices
@@ -202,6 +203,16 @@ def _emulated_account(settings: Settings, environ: Mapping[str, str]) -> dict[st
     ami = settings.ami if settings.ami and settings.ami.startswith("/") else None
     account = {"bucket": environ["RUNCTL_BUCKET"], "instance-profile": environ["RUNCTL_INSTANCE_PROFILE"], "ami": ami}
     return account | {"subnets": (), "security-groups": (), "allowed-account-ids": ()}
+
+
+def _reader(revision: str, environ: Mapping[str, str]) -> Callable[[str], bytes | None] | None:
+    """What a commit that is named is trained with are the settings in it, not those that are checked out."""
+    if revision == "HEAD":
+        return None
+    from runctl_action.source.repository import open_repository, read_file
+
+    repository = open_repository(Path.cwd(), environ)
+    return lambda name: read_file(repository, revision, name)
 
 
 def git_root(environ: Mapping[str, str]) -> Path | None:

@@ -118,7 +118,7 @@ class Resume(Document):
 
 class Origin(BaseModel):
     """Where on GitHub a run was asked for: what whoever posts its report has to know. `trained` says what the commit is
-    to the event, `comment_key` which comment is the run's."""
+    to the event, `comment_key` which comment is the run's; `looks_up`: the commit's pull request may be opened yet."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -129,6 +129,7 @@ class Origin(BaseModel):
     comment_key: str
     comment: Literal["always", "on-failure", "never"] = "always"
     pull_request: int | None = None
+    looks_up: bool = False
     head_commit: str | None = None
     trained: Sentence = ""
 

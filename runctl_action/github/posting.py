@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from runctl_action.contract.documents import Origin
 from runctl_action.contract.reports import Report
+from runctl_action.errors import RunctlError
 from runctl_action.github import marker
 from runctl_action.github.payload import Workflow
 from runctl_action.report import markdown
@@ -67,7 +68,9 @@ class Poster:
         origin = seen.spec.origin
         if not seen.spec.is_posted or origin is None or origin.comment != "always" or seen.is_finished:
             return
-        sticky = self._sticky(origin, seen.spec.run_id, seen.spec.requested_at)
+        if origin.pull_request is None:
+            return  # it is looked up once, at the end
+        sticky = self._sticky(origin, origin.pull_request, seen.spec.run_id, seen.spec.requested_at)
         phase, attempts = phase_of(seen.last), len(seen.attempts)
         shown = self._shown.get(seen.spec.run_id)
         is_old = shown is None or self._monotonic() - shown[2] > _REFRESH_SECONDS
@@ -80,11 +83,18 @@ class Poster:
     def finish(self, report: Report) -> str | None:
         """Where the final report is; None when GitHub does not answer, and somebody else has to post it."""
         origin = report.origin
-        if origin is None or origin.pull_request is None:
-            return "nowhere: there is no pull request"
+        if origin is None:
+            return "nowhere: it was not asked for on GitHub"
         if origin.comment == "on-failure" and report.outcome == "succeeded":
             return "nowhere: it succeeded"
-        sticky = self._sticky(origin, report.run_id, report.requested_at)
+        try:
+            number = origin.pull_request or self._look_up(origin, report)
+        except RunctlError as error:
+            self._tell(f"no pull request could be looked up: {error}")
+            return None
+        if number is None:
+            return "nowhere: the commit is in no open pull request"
+        sticky = self._sticky(origin, number, report.run_id, report.requested_at)
         posting = sticky.finish(self._render(report), attempt=report.attempts, patience_seconds=self.patience_seconds)
         self._note(posting)
         if posting.is_shown or posting.state == "superseded":
@@ -92,14 +102,22 @@ class Poster:
         self.unposted = report
         return None if posting.state == "failed" else f"nowhere: {posting.state}"
 
-    def _sticky(self, origin: Origin, run_id: str, requested_at: datetime) -> Sticky:
+    def _look_up(self, origin: Origin, report: Report) -> int | None:
+        from runctl_action.github import pull_request
+
+        if not origin.looks_up:
+            return None
+        connection = self._connect(origin.repository, origin.api_url)
+        found = pull_request.of_commit(connection, origin.head_commit or report.commit)
+        return found.number if found else None
+
+    def _sticky(self, origin: Origin, number: int, run_id: str, requested_at: datetime) -> Sticky:
         from runctl_action.github.sticky import Sticky
 
-        assert origin.pull_request is not None
         if run_id not in self._stickies:
             connection = self._connect(origin.repository, origin.api_url)
             self._stickies[run_id] = Sticky(
-                connection, origin.pull_request, key=origin.comment_key, run_id=run_id, requested_at=requested_at
+                connection, number, key=origin.comment_key, run_id=run_id, requested_at=requested_at
             )
         return self._stickies[run_id]
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from runctl_action.contract.documents import (
     INSTALL_SECONDS,
@@ -49,7 +49,7 @@ class HostRun:
     directory: Path
     environ: dict[str, str]
     supervised: Supervised | None = None
-    is_stopped: bool = False
+    stopped_by: Literal["", "stopped", "host-stopped"] = ""
     is_out_of_budget: bool = False
     warnings: list[str] = field(default_factory=list)
 
@@ -62,7 +62,8 @@ class HostRun:
         self.heartbeat.log_segments = lambda: self.journal.segments
         self.heartbeat.warnings = self.warnings
         self.notice = SpotNotice(self.environ)
-        signal.signal(signal.SIGTERM, lambda *_: self.stop())
+        # From systemd, when the instance is shut down: by AWS, or by somebody.
+        signal.signal(signal.SIGTERM, lambda *_: self._end("host-stopped"))
         self.checkpoints: Checkpoints | None = None
         self.ended: Ended | None = None
         self.resumed_from: Path | None = None
@@ -79,9 +80,12 @@ class HostRun:
 
     def stop(self) -> None:
         """Somebody asked for the end: the training gets SIGTERM and its grace."""
-        self.is_stopped = True
+        self._end("stopped")
+
+    def _end(self, because: Literal["stopped", "host-stopped"]) -> None:
+        self.stopped_by = self.stopped_by or because
         if self.supervised:
-            self.supervised.end("stopped")
+            self.supervised.end(because)
 
     def _attempt(self) -> tuple[Outcome, Cause | None, str]:
         spec = self._fetch_spec()
@@ -89,7 +93,9 @@ class HostRun:
         self._restore(spec)
         self._resume(spec)
         env = self._install(spec)
-        if self.is_stopped:
+        if self.stopped_by == "host-stopped":
+            return "interrupted", "host-stopped", "the instance was shut down before the training began"
+        if self.stopped_by:
             return "cancelled", "stopped", "stopped before the training began"
         if self.is_out_of_budget or self.heartbeat.budget_left() <= 0:
             return "timed-out", "budget", "the run reached max-cost before the training began"
@@ -156,13 +162,13 @@ class HostRun:
                 "installing",
                 Limits(max_seconds=INSTALL_SECONDS, grace_seconds=5, budget_left=self.heartbeat.budget_left),
             )
-            if self.is_stopped:
+            if self.stopped_by:
                 break
             ended = self.supervised.run(command, cwd=self.source, env=env)
             if ended.because == "budget":
                 self.is_out_of_budget = True
                 break
-            if ended.because != "stopped" and ended.exit_code != 0:
+            if ended.because not in {"stopped", "host-stopped"} and ended.exit_code != 0:
                 how = f"exit code {ended.exit_code}" if ended.exit_code is not None else f"signal {ended.signal}"
                 raise InstallError(f"installing {plan.what} failed: {how}", "its output is in the log")
         self.supervised = None
@@ -202,8 +208,8 @@ class HostRun:
         supervised = self.supervised = Supervised(
             self.journal, "training", limits, on_hang=lambda: stacks.dump(self.journal, self.environ)
         )
-        if self.is_stopped:
-            supervised.end("stopped")
+        if self.stopped_by:
+            supervised.end(self.stopped_by)
         self.notice.watch(lambda: supervised.end("spot-reclaimed"))
         with Watch(kept):
             self.ended = supervised.run(

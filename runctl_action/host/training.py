@@ -16,7 +16,7 @@ from runctl_action.contract.documents import Cause, Outcome
 from runctl_action.host import processes
 from runctl_action.host.journal import Journal
 
-Ending = Literal["", "stopped", "max-duration", "hung", "spot-reclaimed", "budget"]
+Ending = Literal["", "stopped", "max-duration", "hung", "spot-reclaimed", "budget", "host-stopped"]
 _POLL_SECONDS = 0.1
 
 
@@ -141,6 +141,8 @@ def judge(ended: Ended) -> tuple[Outcome, Cause | None, str]:
         return "cancelled", "stopped", "stopped on request"
     if ended.because == "spot-reclaimed":
         return "interrupted", "spot-reclaimed", "AWS is reclaiming the spot instance"
+    if ended.because == "host-stopped":
+        return "interrupted", "host-stopped", "the instance was shut down"
     if ended.because == "max-duration":
         return "timed-out", "max-duration", "the training reached max-duration"
     if ended.because == "hung":

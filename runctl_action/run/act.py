@@ -104,7 +104,6 @@ class Actor:
                 return
 
     def _open(self, number: int, last_attempt: int) -> None:
-        self.knowledge.start_failures = 0
         claim = Claim(
             owner=self.knowledge.me,
             until=self.now() + _CLAIM,
@@ -204,7 +203,8 @@ class Actor:
         )
         result = self.commands.run(action.instance_id, script, f"runctl start {self.run_id}", 180)
         if result is None or not result.succeeded:
-            self.knowledge.start_failures += 1
+            failures = self.knowledge.start_failures
+            failures[action.attempt] = failures.get(action.attempt, 0) + 1
             said = (result.stderr.strip() or result.status) if result else "the command did not end in 180 s"
             self.knowledge.start_error = said[-1500:]
             return
@@ -232,7 +232,7 @@ class Actor:
 
     def _end(self, seen: Observation, action: decide.EndAttempt) -> None:
         keys = self.layout.run(self.run_id)
-        if action.cause == "sync":
+        if action.cause == "sync" and self.store.size(keys.end(action.attempt)) is None:
             # What is in the bucket cannot be relied on: the next attempt, and the next run, upload it afresh.
             self.store.delete(self.layout.latest(seen.spec.repository, seen.spec.branch or "HEAD"))
             self.store.delete(keys.packs)
@@ -247,7 +247,11 @@ class Actor:
         report = summarize(
             seen, uri=self.store.uri, log_tail=self.log_tail(), receipt=receipt, unpriced=self.pricing.problems
         )
-        self.store.put(self.layout.run(self.run_id).report, report.to_json())
+        key = self.layout.run(self.run_id).report
+        stored = self.store.get(key)
+        if stored is not None and Report.model_validate_json(stored.data).attempts > report.attempts:
+            return  # somebody has opened another attempt meanwhile, and it is over too
+        self.store.put(key, report.to_json(), if_none_match=stored is None, if_match=stored.etag if stored else None)
 
     def _post(self, seen: Observation) -> None:
         """Claimed first, so that two settlers post once; one that died while it posted is taken over."""

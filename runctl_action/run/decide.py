@@ -266,11 +266,17 @@ def _after_report(seen: Observation) -> Action:
     return Post()
 
 
-def _judge(seen: Observation, last: Attempt) -> EndAttempt:
+def _judge(seen: Observation, last: Attempt) -> Action:
     """The host wrote its result. A success that is not consistent is none."""
     result = last.result
     assert result is not None
     outcome, cause, message = result.outcome, result.cause, result.message
+    if cause == "host-stopped" and last.record is not None and last.record.market != "existing":
+        # It cannot say who shut it down; EC2 does, once the instance is not running any more.
+        if last.instance is not None and last.instance.state == "running":
+            return Wait(2, "EC2 to say why the instance is shut down")
+        if last.instance is not None and last.instance.reason.startswith("Client.UserInitiated"):
+            outcome, cause, message = "cancelled", "stopped", "somebody stopped or terminated the instance"
     if outcome == "succeeded":
         wrong = _contradiction(seen, last)
         if wrong:
@@ -351,7 +357,12 @@ def _gone(seen: Observation, last: Attempt) -> Action | None:
         return EndAttempt(last.number, "interrupted", "host-stopped", f"AWS stopped the instance: {instance.reason}")
     what = f"instance {instance.id} is {instance.state} ({instance.reason or 'no reason given'}) and left no result"
     if not last.has_started:
-        return EndAttempt(last.number, "failed", "cloud", f"{what}: it ended before the run was started on it")
+        why = "it ended before the run was started on it"
+        if instance.id in seen.knowledge.started_at:
+            why += ", and was told to start, but gave no sign of life"
+        elif instance.id not in seen.knowledge.platforms:
+            why += ", and no command had come back from it: SSM never ready"
+        return EndAttempt(last.number, "failed", "cloud", f"{what}: {why}")
     return EndAttempt(last.number, "lost", "vanished", what)
 
 
@@ -367,7 +378,7 @@ def _before_start(seen: Observation, last: Attempt) -> Action:
         return EndAttempt(last.number, "failed", "sync", known.upload_error)
     patience = timedelta(seconds=int(seen.spec.launch.get("lease_seconds", 900)))
     is_late = seen.now - last.record.launched_at > patience
-    if known.start_failures >= _START_FAILURES:
+    if known.start_failures.get(last.number, 0) >= _START_FAILURES:
         return EndAttempt(
             last.number, "failed", "cloud", f"the run could not be started on {instance.id}: {known.start_error}"
         )

@@ -87,7 +87,8 @@ class Knowledge:
     upload_error: str = ""
     # Instance id → "Linux x86_64", of those that answered a nonce.
     platforms: dict[str, str] = field(default_factory=dict)
-    start_failures: int = 0
+    # By attempt.
+    start_failures: dict[int, int] = field(default_factory=dict)
     start_error: str = ""
     # Monotonic seconds: of the last start command per instance, and of the last change of the heartbeat.
     started_at: dict[str, float] = field(default_factory=dict)
@@ -119,7 +120,11 @@ class Observation:
 
     @property
     def is_stopped(self) -> bool:
-        return self.stop is not None and self.stop.attempt >= len(self.attempts)
+        """A stop holds for the attempts there were, and for one that was opened meanwhile without anybody asking."""
+        if self.stop is None or self.stop.attempt >= len(self.attempts):
+            return self.stop is not None
+        allowed = {attempt.number: attempt.claim.last_attempt for attempt in self.attempts}
+        return allowed.get(self.stop.attempt) == self.attempts[-1].claim.last_attempt
 
     @property
     def is_finished(self) -> bool:

@@ -88,7 +88,7 @@ def prepare(
         tree=source.tree,
         branch=branch or source.branch,
         origin=asked,
-        is_posted=asked is not None and asked.pull_request is not None and asked.comment != "never",
+        is_posted=asked is not None and (asked.pull_request is not None or asked.looks_up) and asked.comment != "never",
         source=source.kind,
         digest=source.manifest.digest,
         files=len(source.manifest.entries),

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal, Protocol, TypeVar
 
 from runctl_action.contract.reports import Report
-from runctl_action.errors import CloudError, CredentialsError, Unavailable
+from runctl_action.errors import CloudError, CredentialsError, PermissionDenied, Unavailable
 from runctl_action.run import decide
 from runctl_action.run.act import Actor
 from runctl_action.run.follow import Follower
@@ -51,6 +51,7 @@ class Settler:
     _phase: str = field(default="", init=False)
     _phase_since: float = field(default=0.0, init=False)
     _said: set[str] = field(default_factory=set, init=False)
+    _denied_since: float = field(default=0.0, init=False)
 
     def settle(self, until: Callable[[Observation], bool] = lambda _: False) -> Report:
         """Carries the run on until it is done, or `until` holds; the report as of then. Raises Unavailable when AWS has
@@ -61,15 +62,25 @@ class Settler:
             action = decide.decide(seen)
             if isinstance(action, decide.Done) or until(seen):
                 return self.report(seen)
-            self.patiently(lambda: self._act(action, seen))  # noqa: B023  - it is called before the next round
+            try:
+                self.patiently(lambda: self._act(action, seen))  # noqa: B023  - it is called before the next round
+            except PermissionDenied as error:
+                if not self._can_bear(action, error):
+                    raise
+                if isinstance(action, decide.Close):
+                    return self.report(seen)
 
     def advance(self) -> tuple[Report, Advanced]:
         """Does everything that can be done without waiting; the report as of then, and how far the run is."""
+        before: decide.Action | None = None
         while True:
             seen = self.observe()
             action = decide.decide(seen)
             if isinstance(action, decide.Done):
                 return self.report(seen), "done"
+            if isinstance(action, decide.Launch) and action == before:
+                return self.report(seen), "soon"  # another offer, or EC2 says later: others come first
+            before = action
             if isinstance(action, decide.Wait):
                 return self.report(seen), "soon" if _is_soon(seen) else "under way"
             self._act(action, seen)
@@ -125,6 +136,22 @@ class Settler:
                 raise
             told = f"{error} ({error.hint})" if error.hint else str(error)
             self.actor.act(decide.EndAttempt(last.number, "failed", "cloud", told), seen)
+
+    def _can_bear(self, action: decide.Action, error: PermissionDenied) -> bool:
+        """What is over stays over, also where we may not clean up behind it: an instance that we may not terminate
+        powers itself off, at its end or by its lease, and is waited for."""
+        match action:
+            case decide.Close():
+                self._warn_once(f"{error}; the run is over, and stays in the list of what is open")
+                return True
+            case decide.Terminate(instance_ids=ids):
+                self._denied_since = self._denied_since or self.monotonic()
+                if self.monotonic() - self._denied_since > _PATIENCE_SECONDS:
+                    return False
+                self._warn_once(f"{error}; {', '.join(ids)} powers itself off, at the latest by its lease")
+                self.actor.sleep(5)
+                return True
+        return False
 
     def _show(self, seen: Observation) -> None:
         """The launcher's phases; from the first heartbeat on, the host's own."""

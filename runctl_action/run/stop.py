@@ -16,9 +16,14 @@ _UNANSWERED_SECONDS = 10.0
 
 
 def request_stop(store: Store, layout: Layout, run_id: str, attempt: int, by: str, now: datetime) -> None:
-    """Writes that somebody asked to stop: the host and every settler act on it."""
-    stop = Stop(by=by, attempt=max(1, attempt), at=now)
-    store.put(layout.run(run_id).stop, stop.to_json())
+    """Writes that somebody asked to stop `attempt`, and one that is opened at this moment: the host and every settler
+    act on it."""
+    attempt = max(1, attempt)
+    while True:
+        store.put(layout.run(run_id).stop, Stop(by=by, attempt=attempt, at=now).to_json())
+        if store.size(layout.run(run_id).claim(attempt + 1)) is None:
+            return
+        attempt += 1
 
 
 def terminate_at_once(

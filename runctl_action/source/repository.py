@@ -308,6 +308,16 @@ def read_blobs(root: Path, environ: Mapping[str, str], oids: Sequence[str]) -> l
     return found
 
 
+def read_file(repository: Repository, revision: str, path: str) -> bytes | None:
+    """A tracked file as it is at `revision`; None when it is not there. Raises SourceError when there is no such
+    commit."""
+    listed = repository.git("ls-tree", "-z", "--full-tree", revision, "--", path)
+    kind = listed.split(b"\t")[0].split()
+    if len(kind) != 3 or kind[1] != b"blob":
+        return None
+    return read_blobs(repository.root, repository.environ, [kind[2].decode()])[0]
+
+
 def _without_git_variables(environ: Mapping[str, str]) -> dict[str, str]:
     kept = (
         "GIT_CONFIG_NOSYSTEM",

@@ -48,8 +48,8 @@ def spec(**training: Any) -> Spec:
     )  # fmt: skip
 
 
-def claim(owner: str = ME, *, expired: bool = False) -> Claim:
-    return Claim(owner=owner, until=NOW + timedelta(minutes=-1 if expired else 3), last_attempt=3)
+def claim(owner: str = ME, *, expired: bool = False, last_attempt: int = 3) -> Claim:
+    return Claim(owner=owner, until=NOW + timedelta(minutes=-1 if expired else 3), last_attempt=last_attempt)
 
 
 def instance(id: str = "i-1", state: str = "running", **fields: Any) -> Instance:
@@ -110,6 +110,7 @@ def report(outcome: Any = "failed", attempts: int = 1) -> Report:
 
 
 CHECKPOINT = Checkpoint(path="c/1", bytes=1, sha256="a" * 64, key="k", modified_at=NOW, uploaded_at=NOW)
+SHUT_DOWN = result(outcome="interrupted", cause="host-stopped", exit_code=None)
 STOP = Stop(by="somebody", attempt=1, at=NOW)
 PAST = {TAG_DEADLINE: (NOW - timedelta(seconds=1)).isoformat()}
 RUNNING = {"record": record(), "instances": (instance(),)}
@@ -157,7 +158,7 @@ TABLE: dict[str, tuple[Observation, Any]] = {
     "a ready one is started": (seen(attempt(**RUNNING), knowledge=ready()), decide.Start(1, "i-1", None)),
     "a start that was not heard is sent again": (seen(attempt(**RUNNING), knowledge=ready(started_at={"i-1": 900.0})), decide.Start),
     "a start that was just sent is waited for": (seen(attempt(**RUNNING), knowledge=ready(started_at={"i-1": 999.0})), decide.Wait),
-    "three failed starts end it": (seen(attempt(**RUNNING), knowledge=ready(start_failures=3)), decide.EndAttempt),
+    "three failed starts end it": (seen(attempt(**RUNNING), knowledge=ready(start_failures={1: 3})), decide.EndAttempt),
     "never ready ends it": (seen(attempt(record=record(age=timedelta(minutes=16)), instances=(instance(),))), decide.EndAttempt),
     "a training is followed": (seen(attempt(**RUNNING, status=status()), knowledge=ready()), decide.Wait(1, "the training")),
     "a silent host on a running instance is waited for": (
@@ -189,7 +190,18 @@ TABLE: dict[str, tuple[Observation, Any]] = {
         decide.Terminate(("i-1",), "asked to stop, and silent for 61 s")),
     "and not sooner": (seen(attempt(**TRAINING), stop=stopped(), knowledge=ready(beat_changed_at=940.0)), decide.Wait),
     "a stop of an earlier attempt is none": (
-        seen(attempt(end=end()), attempt(2, **TRAINING), stop=stopped(timedelta(hours=1)), knowledge=ready()), decide.Wait(1, "the training")),
+        seen(attempt(end=end()), attempt(2, **TRAINING, claim=claim(last_attempt=4)), stop=stopped(timedelta(hours=1)), knowledge=ready()),
+        decide.Wait(1, "the training")),
+    "but one that was opened meanwhile, without anybody asking, is stopped too": (
+        seen(attempt(end=end("interrupted", "spot-reclaimed")), attempt(2, **RUNNING), stop=stopped(), knowledge=ready()),
+        decide.EndAttempt),
+    "a host that was shut down waits for EC2 to say why": (seen(attempt(**RUNNING, result=SHUT_DOWN)), decide.Wait),
+    "by somebody, it is cancelled": (
+        seen(attempt(record=record(), instances=(instance(state="stopping", reason="Client.UserInitiatedShutdown"),), result=SHUT_DOWN)),
+        decide.EndAttempt(1, "cancelled", "stopped", "somebody stopped or terminated the instance")),
+    "by AWS, it is interrupted": (
+        seen(attempt(record=record(), instances=(instance(state="stopping", reason="Server.ScheduledStop"),), result=SHUT_DOWN)),
+        decide.EndAttempt(1, "interrupted", "host-stopped", "")),
     "a stopped existing instance that is silent is left alone": (
         seen(attempt(**EXISTING), stop=stopped(), knowledge=ready(beat_changed_at=939.0)),
         decide.EndAttempt(1, "cancelled", "stopped", "asked to stop, and silent for 61 s; i-1 is yours and was left as it is")),
@@ -414,7 +426,7 @@ def observations(draw: st.DrawFn) -> Observation:
         can_upload=draw(st.booleans()),
         upload=draw(st.sampled_from(["none", "running", "failed"])),
         platforms=draw(st.sampled_from([{}, {"i-1": "Linux x86_64"}])),
-        start_failures=draw(st.integers(0, 3)),
+        start_failures={1: draw(st.integers(0, 3))},
         started_at=draw(st.sampled_from([{}, {"i-1": 999.0}, {"i-1": 0.0}])),
         beat_changed_at=draw(st.sampled_from([0.0, 900.0, 1000.0])),
         afforded_at=draw(st.sampled_from([0.0, 999.0])),
