@@ -4,7 +4,9 @@ PYTHON ?= python3
 UV = .venv/bin/uv
 BIN = .venv/bin
 
-.PHONY: setup demo test check format bench docs clean
+WORKFLOWS = $(wildcard .github/workflows/*.yml docs/examples/*.yml)
+
+.PHONY: setup demo test test-container matrix check format bench docs clean
 setup: .venv/.complete
 
 .venv/.complete: pyproject.toml uv.lock
@@ -19,11 +21,25 @@ demo: setup
 test: setup
 	$(BIN)/pytest -n 2 --dist loadfile
 
+# The image, built and run as GitHub's runner does; needs docker or podman, and a base image or the means to make one.
+test-container: setup
+	RUNCTL_TEST_CONTAINER=1 $(BIN)/pytest tests/container
+
+matrix: setup
+	RUNCTL_TEST_MATRIX=1 $(BIN)/pytest -n 3 --dist worksteal tests/integration/run/test_fault_matrix.py
+	RUNCTL_TEST_MATRIX=1 $(BIN)/pytest -n 4 --dist worksteal tests/integration/run/test_kill_matrix.py
+
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --quiet --offline --config .github/zizmor.yml .github action.yml docs/examples/*.yml
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/python scripts/actionlint.py $(WORKFLOWS)
 
 format: setup
 	$(BIN)/ruff format .
@@ -32,9 +48,12 @@ format: setup
 bench: setup
 	$(BIN)/python -m benchmarks.emulator
 	$(BIN)/python -m benchmarks.sync
+	$(BIN)/python -m benchmarks.ending
 
 docs: setup
 	$(BIN)/python scripts/settings_table.py
+	$(BIN)/python scripts/action_yml.py
+	$(BIN)/python scripts/fault_table.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

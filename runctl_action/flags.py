@@ -12,7 +12,7 @@ _METAVARS = {
     "env": "NAME=VALUE", "instance_type": "TYPE,…", "subnets": "ID,…", "security_groups": "ID,…",
     "allowed_account_ids": "ID,…", "checkpoints": "GLOB,…", "metrics": "GLOB,…", "volume_size": "GIB",
     "max_attempts": "N", "max_duration": "TIME", "hang_timeout": "TIME", "grace": "TIME", "lease": "TIME",
-    "keep_on_failure": "TIME", "max_file_bytes": "SIZE", "python": "VERSION", "install": "HOW",
+    "keep_on_failure": "TIME", "max_file_bytes": "SIZE", "python": "VERSION", "install": "HOW", "resume": "RUN",
 }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def add_settings(command: argparse.ArgumentParser, *, all_of_them: bool = False)
         if title not in groups:
             groups[title] = command.add_argument_group(title)
         group = groups[title]
-        default = _show_default(name, info.default)
+        default = show_default(name, info.default)
         help_text = f"{info.description}{f' [{default}]' if default else ''}".replace("%", "%%")
         metavar = _metavar(name, info.annotation)
         if info.annotation is bool:
@@ -51,7 +51,7 @@ def settings_table() -> str:
     for name, info in Settings.model_fields.items():
         if title != (title := _group(info.json_schema_extra)):
             lines.append(f"| **{title}** | | |")
-        default = _show_default(name, info.default)
+        default = show_default(name, info.default)
         shown = f"`{default}`" if default else ""
         meaning = (info.description or "").replace("|", "\\|")
         lines.append(f"| `{name.replace('_', '-')}` | {shown} | {meaning} |")
@@ -76,7 +76,8 @@ def _metavar(name: str, annotation: Any) -> str:
     return _METAVARS.get(name, name.rsplit("_", 1)[-1].upper())
 
 
-def _show_default(name: str, default: Any) -> str:
+def show_default(name: str, default: Any) -> str:
+    """A default as people write it; empty where there is none to show."""
     if isinstance(default, bool):
         return "yes" if default else "no"
     if default in (None, (), {}):

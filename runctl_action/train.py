@@ -64,7 +64,7 @@ def begin(
         pricing=cloud.pricing,
         revision=parsed.revision,
         now=utc_now(),
-        resume=request.resume_of(_other_run(cloud, parsed.resume, progress)) if parsed.resume else None,
+        resume=request.resume_of(_other_run(cloud, other, progress)) if (other := cloud.settings.resume) else None,
         origin=origin,
         branch=branch,
     )
@@ -94,11 +94,11 @@ def begin(
 
 
 def is_training(seen: Observation) -> bool:
-    """Whether nobody has to wait any more for a run that is not followed to its end."""
+    """Whether nobody has to wait any more for a run that is not followed to its end; one that is over is ended."""
     last = seen.last
-    if last is None or (last.result is None and last.end is None and last.status is None):
+    if last is None or last.end is not None or last.result is not None or last.status is None:
         return False
-    return last.status is None or last.status.phase in {"training", "collecting", "done"} or last.result is not None
+    return last.status.phase in {"training", "collecting"}
 
 
 def _other_run(cloud: Cloud, given: str, progress: Progress) -> Observation:

@@ -32,6 +32,12 @@ INSTALL_SECONDS = 3600
 _BESIDE_SECONDS = 20 * 60
 
 
+def is_kept(outcome: Outcome, cause: Cause | None) -> bool:
+    """Whether `keep-on-failure` keeps the host of an attempt that ended so: there must be something to look at, and
+    nobody who said that it is enough."""
+    return outcome == "failed" or (outcome == "timed-out" and cause != "budget")
+
+
 def _from_json(value: object) -> object:
     if isinstance(value, dict) and set(value) == {"base64"} and isinstance(value["base64"], str):
         return base64.b64decode(value["base64"]).decode("utf-8", "surrogateescape")

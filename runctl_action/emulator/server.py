@@ -94,6 +94,10 @@ class Emulator:
             def log_request(self, *_: object) -> None:
                 return
 
+            def send_response(self, code: int, message: str | None = None) -> None:
+                # The base's adds a Date of its own to that of the answer.
+                self.send_response_only(code, message)
+
         logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
         BackendDict.reset()
         reset_model_data()

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
@@ -98,6 +99,8 @@ def respond(start: Start, answer: Answer) -> Iterable[bytes]:
     headers = [header for header in answer.headers if not answer.body or header[0].lower() != "content-length"]
     if all(name.lower() != "content-length" for name, _ in headers):
         headers.append(("Content-Length", str(len(answer.body))))
+    if all(name.lower() != "date" for name, _ in headers):
+        headers.append(("Date", formatdate(usegmt=True)))
     start(f"{answer.status} {'OK' if answer.status < 300 else 'Error'}", headers)
     return [answer.body]
 

@@ -85,8 +85,8 @@ class Poster:
         origin = report.origin
         if origin is None:
             return "nowhere: it was not asked for on GitHub"
-        if origin.comment == "on-failure" and report.outcome == "succeeded":
-            return "nowhere: it succeeded"
+        # One of a failure before must not stand for a success.
+        creates = origin.comment != "on-failure" or report.outcome != "succeeded"
         try:
             number = origin.pull_request or self._look_up(origin, report)
         except RunctlError as error:
@@ -95,7 +95,9 @@ class Poster:
         if number is None:
             return "nowhere: the commit is in no open pull request"
         sticky = self._sticky(origin, number, report.run_id, report.requested_at)
-        posting = sticky.finish(self._render(report), attempt=report.attempts, patience_seconds=self.patience_seconds)
+        posting = sticky.finish(
+            self._render(report), attempt=report.attempts, patience_seconds=self.patience_seconds, creates=creates
+        )
         self._note(posting)
         if posting.is_shown or posting.state == "superseded":
             return posting.url or posting.state

@@ -56,6 +56,7 @@ class Sticky:
         self._last_text: _Text | None = None
         self._not_before = connection.clock()
         self._comment_id: int | None = None
+        self._creates = True
 
     def update(self, body: str, *, attempt: int = 0, patience_seconds: float = 5) -> Posting:
         """Writes `body`, or keeps it where the last write is not yet 10 s ago. GitHub's wish to wait is not waited for
@@ -71,9 +72,11 @@ class Sticky:
             return Posting("later", self._last.url)
         return self._write(self._kept, self._connection.patience(patience_seconds))
 
-    def finish(self, body: str, *, attempt: int = 0, patience_seconds: float = 120) -> Posting:
+    def finish(self, body: str, *, attempt: int = 0, patience_seconds: float = 120, creates: bool = True) -> Posting:
         """Writes the last word, after the 10 s if there is patience for them, at once if not; looks at what is there
-        even if it has written the same before. Takes `patience_seconds` at most: when cancelled, say 3."""
+        even if it has written the same before. Takes `patience_seconds` at most: when cancelled, say 3. Unless it
+        `creates`, only a comment that is there already is written."""
+        self._creates = creates
         self._kept, self._last_text = None, None
         patience = self._connection.patience(patience_seconds)
         pause = self._not_before - self._connection.clock()
@@ -126,6 +129,8 @@ class Sticky:
             ours = self._found(repository, patience)
             if ours:
                 return self._settled(ours, text, patience)
+            if not self._creates:
+                return Posting("superseded", why="there is no comment")
             self._create(repository, text, patience)
             posting = self._settled(self._found(repository, patience), text, patience)
             return replace(posting, state="written") if posting.state == "unchanged" else posting

@@ -27,6 +27,7 @@ from runctl_action.contract.documents import (
     Phase,
     Result,
     Spec,
+    is_kept,
 )
 from runctl_action.errors import InstallError, RunctlError, SyncError
 from runctl_action.host import environment, lease, stacks, workspace
@@ -265,7 +266,7 @@ class HostRun:
             at=datetime.now(UTC),
         )
         self._put_result(result)
-        self._power_off(cause)
+        self._power_off(outcome, cause)
 
     def _read_metrics(self) -> tuple[dict[str, Any], ...]:
         try:
@@ -288,14 +289,14 @@ class HostRun:
             else:
                 return
 
-    def _power_off(self, cause: Cause | None) -> None:
+    def _power_off(self, outcome: Outcome, cause: Cause | None) -> None:
         if not self.order.power_off:
             return
         keep = self.spec.training.keep_on_failure_seconds if hasattr(self, "spec") else 0
         if cause == "spot-reclaimed":
             # AWS ends it within two minutes, and does not bill an interrupted first hour; ours is the backstop.
             keep = 300
-        elif cause is None:
+        elif not is_kept(outcome, cause):
             keep = 0
         lease.power_off(keep)
 

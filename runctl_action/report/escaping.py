@@ -13,7 +13,7 @@ from runctl_action.report.wording import visible
 _INVISIBLE = "\u200b"
 _MARKUP = frozenset("\\`*_|<>&[]#@~$")
 # Mentions, issues, advisories, addresses and emoji, each up to where it is broken.
-_REFERENCE = re.compile(r"(?i)(@|#|(?:GH|GHSA|CVE)(?=-)|(?:https?|ftp)(?=:)|www(?=\.)|:(?=[\w+-]*[a-z][\w+-]*:))")
+_REFERENCE = re.compile(r"(?i)(@|#|(?:GH|GHSA|CVE)(?=-)|(?:https?|ftp)(?=:)|www(?=\.|\Z)|:(?=[\w+-]*[a-z][\w+-]*:))")
 # What GitHub links when a commit of that name is there: seven digits are enough for it. A plain number stays whole.
 _OBJECT_ID = re.compile(r"\b(?=[0-9]*[A-Fa-f])[0-9A-Fa-f]{7,}\b")
 # What makes a list, a rule or a code block of a line, where it is the first thing on it.

@@ -7,7 +7,7 @@ import signal as signals
 
 from runctl_action.contract.documents import Cause, Outcome
 from runctl_action.contract.reports import Report
-from runctl_action.report.wording import command, duration, train_command, visible
+from runctl_action.report.wording import again_command, command, duration, train_command, visible
 
 _BY_OUTCOME: dict[Outcome, int] = {
     "succeeded": 0,
@@ -124,9 +124,10 @@ def hint(report: Report) -> str:
         return f"fetch the last checkpoint: {command(['aws', 's3', 'cp', good[-1].uri, '.'])}" if good else ""
     if report.cause in {"exit", "install"}:
         return _after_an_error(report, logs)
-    again = train_command(report, "--again")
+    again = again_command(report)
     has_checkpoint = any(not checkpoint.suspect for checkpoint in report.checkpoints)
-    go_on = f"{'go on from the last good checkpoint' if has_checkpoint else 'start it again'}: {again}"
+    job = "run the job again, or " if report.origin else ""
+    go_on = f"{job}{'go on from the last good checkpoint' if has_checkpoint else 'start it again'}: {again}"
     # Settings are a part of what a run is: with another limit it is another run, which can begin where this one ended.
     raised = train_command(report, *(("--resume", report.run_id) if has_checkpoint else ()))
     advice: dict[Cause, str] = {

@@ -13,7 +13,7 @@ from typing import Any
 from runctl_action.contract.reports import Report, ReportedCheckpoint
 from runctl_action.report import chart, meaning
 from runctl_action.report.escaping import Safe, code, link, prose, text
-from runctl_action.report.wording import age, command, cost, duration, log_line, size, train_command
+from runctl_action.report.wording import again_command, age, command, cost, duration, log_line, size, train_command
 
 _ICONS = {None: "⏳", "succeeded": "✅", "cancelled": "⏹️", "interrupted": "⚠️", "timed-out": "⏱️"}
 _OBJECT_ID = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
@@ -99,7 +99,7 @@ def _hint(report: Report) -> Safe:
     hint = report.hint or meaning.hint(report)
     logs = command(["runctl-action", "logs", report.run_id])
     for known in (
-        train_command(report, "--again"),
+        again_command(report),
         train_command(report, "--resume", report.run_id),
         train_command(report),
         command(["runctl-action", "report", "--json", report.run_id]),
@@ -188,7 +188,10 @@ def _commit(report: Report, place: Place) -> Safe:
     branch = f" of {code(report.branch)}" if report.branch else ""
     trained = _linked(report.commit, report, place)
     if place.head_commit and place.head_commit != report.commit:
-        return Safe(f"{_linked(place.head_commit, report, place)}{branch}, trained as its merge commit {trained}")
+        # The merge that GitHub made of a pull request has its number; anything else is just what was checked out.
+        merged = report.origin is None or report.origin.trained.startswith("the merge of")
+        as_what = "trained as its merge commit" if merged else "trained is what was checked out:"
+        return Safe(f"{_linked(place.head_commit, report, place)}{branch}, {as_what} {trained}")
     return Safe(f"{trained}{branch}")
 
 
@@ -246,11 +249,12 @@ def _commands(report: Report) -> Iterator[tuple[str | Safe, str]]:
     if report.outcome is None:
         yield "Follow it", command(["runctl-action", "logs", report.run_id, "-f"])
         yield "Stop it", command(["runctl-action", "stop", report.run_id])
-    yield "Reproduce it", f"{command(['git', 'checkout', report.commit])}\n{train_command(report)}"
+    if report.source == "commit":
+        yield "Reproduce it", f"{command(['git', 'checkout', report.commit])}\n{train_command(report)}"
     if report.outcome not in {None, "succeeded"}:
         title = "Resume it from its last good checkpoint" if good else "Start it again"
-        yield title, train_command(report, "--again")
-    if report.outcome is not None and good:
+        yield title, again_command(report)
+    if report.outcome is not None and good and (report.origin is None or report.outcome == "succeeded"):
         title = "Begin another run, with other settings or of another commit, where this one ended"
         yield title, train_command(report, "--resume", report.run_id)
         yield "Fetch its last checkpoint", command(["aws", "s3", "cp", good[-1].uri, "."])

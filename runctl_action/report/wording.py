@@ -130,6 +130,15 @@ def train_command(report: Report, *flags: str) -> str:
     return command([*words, script, *(["--", *report.args] if report.args else [])])
 
 
+def again_command(report: Report) -> str:
+    """The command that goes on with it. A workflow's run is not that of the same command elsewhere, so there another
+    run begins where it ended."""
+    if report.origin is None:
+        return train_command(report, "--again")
+    has_checkpoint = any(not checkpoint.suspect for checkpoint in report.checkpoints)
+    return train_command(report, *(("--resume", report.run_id) if has_checkpoint else ()))
+
+
 def _places(receipt: Receipt) -> int:
     known = receipt.total_usd or sum((line.usd for line in receipt.lines), Decimal()) or receipt.on_demand_usd or 0
     return 2 if known >= 1 or not known else 4 if known >= Decimal("0.001") else 6

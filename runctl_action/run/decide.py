@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from runctl_action.contract.documents import Cause, Checkpoint, Outcome, Resume
+from runctl_action.contract.documents import Cause, Checkpoint, Outcome, Resume, is_kept
 from runctl_action.run.observe import Attempt, Observation
 
 # A heartbeat that has not changed for this long leads to a look at EC2; after `_ABANDONED` the host is ended.
@@ -232,7 +232,8 @@ def _is_existing(attempt: Attempt, instance_id: str) -> bool:
 def _may_stay(seen: Observation, attempt: Attempt) -> bool:
     assert attempt.end is not None
     age = seen.now - attempt.end.at
-    if attempt.end.outcome == "failed" and seen.spec.training.keep_on_failure_seconds and attempt.has_started:
+    is_failure = is_kept(attempt.end.outcome, attempt.end.cause)
+    if is_failure and seen.spec.training.keep_on_failure_seconds and attempt.has_started:
         return not seen.is_stopped and age < timedelta(seconds=seen.spec.training.keep_on_failure_seconds)
     return attempt.result is not None and attempt.result.cause == "spot-reclaimed" and age < _RECLAIM_WINDOW
 
@@ -328,8 +329,25 @@ def _before_launch(seen: Observation, last: Attempt) -> Action:
             return Upload()
         return Launch(last.number)
     if last.claim.until < seen.now:
-        return TakeOver(last.number)
+        return TakeOver(last.number) if _has_source(seen) else _without_source(seen, last)
     return Wait(1, f"{last.claim.owner} to launch attempt {last.number}")
+
+
+def _has_source(seen: Observation) -> bool:
+    return seen.packs is not None or seen.knowledge.can_upload
+
+
+def _without_source(seen: Observation, last: Attempt) -> Action:
+    """Who has the source may come back; a host that waited for it would cost money meanwhile."""
+    if seen.now - last.claim.until < _patience(seen):
+        return Wait(5, "a launcher that has the source")
+    message = "the launcher that has the source is gone, and had not uploaded it"
+    return EndAttempt(last.number, "failed", "sync", message)
+
+
+def _patience(seen: Observation) -> timedelta:
+    """How long anything before the start may take: the first lease."""
+    return timedelta(seconds=int(seen.spec.launch.get("lease_seconds", 900)))
 
 
 def _gone(seen: Observation, last: Attempt) -> Action | None:
@@ -363,7 +381,9 @@ def _gone(seen: Observation, last: Attempt) -> Action | None:
         elif instance.id not in seen.knowledge.platforms:
             why += ", and no command had come back from it: SSM never ready"
         return EndAttempt(last.number, "failed", "cloud", f"{what}: {why}")
-    return EndAttempt(last.number, "lost", "vanished", what)
+    silent = seen.monotonic - seen.knowledge.beat_changed_at
+    why = f": there had been no heartbeat for {silent:.0f} s" if silent > STALE_SECONDS else ""
+    return EndAttempt(last.number, "lost", "vanished", what + why)
 
 
 def _before_start(seen: Observation, last: Attempt) -> Action:
@@ -376,7 +396,7 @@ def _before_start(seen: Observation, last: Attempt) -> Action:
         return Wait(0.5, f"instance {last.record.instance_id} to run")
     if known.upload == "failed":
         return EndAttempt(last.number, "failed", "sync", known.upload_error)
-    patience = timedelta(seconds=int(seen.spec.launch.get("lease_seconds", 900)))
+    patience = _patience(seen)
     is_late = seen.now - last.record.launched_at > patience
     if known.start_failures.get(last.number, 0) >= _START_FAILURES:
         return EndAttempt(

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from runctl_action.cloud import offers
 from runctl_action.cloud.prices import Price, Prices
-from runctl_action.contract.documents import InstanceRecord, Market, Offer
+from runctl_action.contract.documents import InstanceRecord, Market, Offer, is_kept
 from runctl_action.contract.reports import Receipt
 from runctl_action.report.receipt import MINIMUM_SECONDS, Rate, Stay, receipt, spent_usd
 from runctl_action.run.observe import Attempt, Observation
@@ -177,8 +177,8 @@ def _ended_at(seen: Observation, attempt: Attempt, record: InstanceRecord) -> da
         elif result.cause == "spot-reclaimed":
             ended_at = over_at + _NOTICE
         else:
-            by_itself = over_at + _POWER_OFF + (kept if result.cause else timedelta(0))
-            ended_at = min(end.at + (kept if end.outcome == "failed" else timedelta(0)), by_itself)
+            by_itself = over_at + _POWER_OFF + (kept if is_kept(result.outcome, result.cause) else timedelta(0))
+            ended_at = min(end.at + (kept if is_kept(end.outcome, end.cause) else timedelta(0)), by_itself)
     return min(ended_at, seen.now)
 
 

@@ -65,7 +65,7 @@ class Settler:
             try:
                 self.patiently(lambda: self._act(action, seen))  # noqa: B023  - it is called before the next round
             except PermissionDenied as error:
-                if not self._can_bear(action, error):
+                if not self._can_bear(action, seen, error):
                     raise
                 if isinstance(action, decide.Close):
                     return self.report(seen)
@@ -137,14 +137,14 @@ class Settler:
             told = f"{error} ({error.hint})" if error.hint else str(error)
             self.actor.act(decide.EndAttempt(last.number, "failed", "cloud", told), seen)
 
-    def _can_bear(self, action: decide.Action, error: PermissionDenied) -> bool:
+    def _can_bear(self, action: decide.Action, seen: Observation, error: PermissionDenied) -> bool:
         """What is over stays over, also where we may not clean up behind it: an instance that we may not terminate
         powers itself off, at its end or by its lease, and is waited for."""
         match action:
             case decide.Close():
                 self._warn_once(f"{error}; the run is over, and stays in the list of what is open")
                 return True
-            case decide.Terminate(instance_ids=ids):
+            case decide.Terminate(instance_ids=ids) if seen.last is not None and seen.last.end is not None:
                 self._denied_since = self._denied_since or self.monotonic()
                 if self.monotonic() - self._denied_since > _PATIENCE_SECONDS:
                     return False

@@ -29,6 +29,8 @@ _PLATFORMS = {
     "Darwin arm64": "aarch64-apple-darwin",
     "Darwin x86_64": "x86_64-apple-darwin",
 }
+# Where the action's image has uv for hosts: its launches need no package index (scripts/bake_uv.py).
+BAKED = Path(sys.prefix) / "share" / "runctl-action"
 # The format has no date; a fixed one makes the same content the same bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -61,7 +63,8 @@ def uv_archive(platform: str, cache: Path) -> Tool:
     if platform not in _PLATFORMS:
         raise CloudError(f"there is no uv for hosts of {platform}", f"choose an image of: {', '.join(_PLATFORMS)}")
     version = metadata.version("uv")
-    kept = cache / f"uv-{version}-{_PLATFORMS[platform]}.zip"
+    name = f"uv-{version}-{_PLATFORMS[platform]}.zip"
+    kept = BAKED / name if (BAKED / name).is_file() else cache / name
     if kept.is_file():
         with zipfile.ZipFile(kept) as archive:
             if archive.testzip() is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 
 from runctl_action import arguments, flags, settings
 from runctl_action.contract.documents import Cause, Offer, OfferTried, Outcome
@@ -81,6 +82,18 @@ def test_a_toml_snippet_can_be_loaded(page: str, snippet: str, tmp_path: Path) -
     assert loaded.model_fields_set, f"{page}: nothing in it is a setting"
 
 
+@pytest.mark.parametrize(("page", "snippet"), list(fenced("yaml")))
+def test_a_workflow_snippet_gives_the_action_only_settings(page: str, snippet: str) -> None:
+    found = yaml.safe_load(snippet)
+    jobs = list(found["jobs"].values()) if "jobs" in found else [found]
+    given = [step["with"] for job in jobs for step in job["steps"] if "/runctl-action@" in step["uses"]]
+    assert given, page
+    for inputs in given:
+        environ = {f"INPUT_{name.upper()}": str(value) for name, value in inputs.items()}
+        assert set(inputs) <= set(settings.names())
+        settings.load(flags={}, environ=environ, root=None)
+
+
 @pytest.mark.parametrize(("page", "words"), commands())
 def test_a_command_in_the_docs_is_one(page: str, words: list[str]) -> None:
     parsed = arguments.parse(words)
@@ -94,6 +107,7 @@ def test_a_command_in_the_docs_is_one(page: str, words: list[str]) -> None:
 def test_there_are_commands_and_snippets_to_test() -> None:
     assert len(commands()) >= 10
     assert len(list(fenced("toml"))) >= 2
+    assert len(list(fenced("yaml"))) >= 2
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -148,6 +148,12 @@ TABLE: dict[str, tuple[Observation, Any]] = {
     "a stop waits for a launch that was not answered to show": (seen(attempt(tried=(tried(),)), stop=STOP), decide.Wait),
     "and takes what has shown": (seen(attempt(tried=(tried(),), instances=(instance(),)), stop=STOP), decide.Adopt(1, "i-1")),
     "and ends when nothing has": (seen(attempt(tried=(tried(at=NOW - MINUTE),)), stop=stopped(MINUTE)), decide.EndAttempt),
+    "who has no source does not launch what it could not train": (
+        seen(attempt(claim=claim(OTHER, expired=True)), packs=None), decide.Wait(5, "a launcher that has the source")),
+    "but who has it does": (
+        seen(attempt(claim=claim(OTHER, expired=True)), packs=None, knowledge=Knowledge(me=ME, can_upload=True)), decide.TakeOver(1)),
+    "and when nobody comes it is over": (
+        seen(attempt(claim=claim(OTHER, expired=True)), packs=None, now=NOW + 15 * MINUTE), decide.EndAttempt),
     "a loser is terminated": (
         seen(attempt(record=record(), instances=(instance(), instance("i-2")))), decide.Terminate(("i-2",), "another instance won attempt 1")),
     "an instance past its deadline is terminated": (seen(attempt(record=record(), instances=(instance(tags=PAST),))), decide.Terminate),
@@ -262,9 +268,10 @@ def test_a_silent_host_is_lost_only_when_ec2_shows_it_gone() -> None:
         )
         assert not isinstance(action, decide.EndAttempt)
     gone = seen(attempt(record=record(), status=status(), instances=(instance(state="terminated"),)), knowledge=silent)
-    assert decide.decide(gone) == decide.EndAttempt(
-        1, "lost", "vanished", "instance i-1 is terminated (no reason given) and left no result"
-    )
+    said = "instance i-1 is terminated (no reason given) and left no result: there had been no heartbeat for "
+    action = decide.decide(gone)
+    assert isinstance(action, decide.EndAttempt)
+    assert (action.outcome, action.cause, action.message[: len(said)]) == ("lost", "vanished", said)
 
 
 def _from(seen_now: Observation, number: int) -> list[str]:

@@ -195,12 +195,11 @@ class TestAHost:
         failed = {"result": result(5 * HOUR, "failed", "exit"), "end": end(timedelta(), "failed", "exit")}
         assert billed(attempt(record=record(6 * HOUR), **failed), keep_on_failure_seconds=600) == (4260, True)
 
-    def test_that_timed_out_keeps_itself_until_a_settler_comes(self) -> None:
-        timed_out = result(40 * MINUTE, "timed-out", "hung")
-        soon = attempt(result=timed_out, end=end(40 * MINUTE - SECOND, "timed-out", "hung"))
-        assert billed(soon, keep_on_failure_seconds=600) == (1201, True)
-        late = attempt(result=timed_out, end=end(timedelta(), "timed-out", "hung"))
-        assert billed(late, keep_on_failure_seconds=600) == (1860, True)
+    def test_that_timed_out_is_kept_like_one_that_failed_but_not_when_its_budget_is_used_up(self) -> None:
+        for cause, seconds in (("hung", 1801), ("budget", 1201)):
+            ending = ("timed-out", cause)
+            over = attempt(result=result(40 * MINUTE, *ending), end=end(40 * MINUTE - SECOND, *ending))
+            assert billed(over, keep_on_failure_seconds=600) == (seconds, True)
 
     def test_that_succeeded_is_not_kept(self) -> None:
         over = attempt(result=result(40 * MINUTE), end=end())
