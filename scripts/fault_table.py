@@ -113,7 +113,6 @@ def _ending(cell: Cell) -> tuple[str, str, str]:
     outcome += "; the lease ends the instance" if cell.ends_by_lease else ""
     outcome += f"; takes {cell.takes}" if cell.takes else ""
     outcome += f" (not tested: {cell.unreached})" if cell.unreached else ""
-    outcome += f" (wanted; not yet so: {cell.defect})" if cell.defect else ""
     return outcome, cause, code
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import os
 import signal
-import sys
 import time
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
+
+import botocore.exceptions
 
 from runctl_action.contract.documents import (
     INSTALL_SECONDS,
@@ -38,6 +37,7 @@ from runctl_action.host.interruption import SpotNotice
 from runctl_action.host.journal import Journal
 from runctl_action.host.metrics import read_metrics
 from runctl_action.host.resume import open_resume, restore_checkpoints
+from runctl_action.host.saying import say
 from runctl_action.host.training import Ended, Limits, Supervised, judge
 
 
@@ -74,10 +74,21 @@ class HostRun:
         except RunctlError as error:
             outcome, cause = "failed", "install" if isinstance(error, InstallError) else "sync"
             message = f"{error} ({error.hint})" if error.hint else str(error)
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            outcome, cause, message = "failed", "sync", f"the host could not read what it is to train: {error}"
+        except OSError as error:
+            outcome, cause, message = "failed", "sync", f"the host could not put its source on its disk: {error}"
         except Exception as error:  # noqa: BLE001  - a defect of ours must end as a result, not as a host that hangs
-            traceback.print_exc()
+            say(traceback.format_exc())
             outcome, cause, message = "failed", "defect", f"{type(error).__name__}: {error}"
-        self._conclude(outcome, cause, message)
+        if outcome == "failed" and (full := workspace.full_disk(self.directory)):
+            message = f"{message}; {full}"
+        try:
+            self._conclude(outcome, cause, message)
+        except Exception as error:  # noqa: BLE001  - the same: at least how it ended, and the power-off
+            say(traceback.format_exc())
+            self.warnings.append(f"what the training left could not be collected: {type(error).__name__}: {error}")
+            self._finish(outcome, cause, message, ())
 
     def stop(self) -> None:
         """Somebody asked for the end: the training gets SIGTERM and its grace."""
@@ -178,7 +189,7 @@ class HostRun:
 
     def _train(self, spec: Spec, env: dict[str, str]) -> Ended:
         training = spec.training
-        folder = _checkpoint_folder(self.source, training.checkpoints)
+        folder = workspace.checkpoint_folder(self.source, training.checkpoints)
         with contextlib.suppress(OSError):  # a file is in its place: the training will see
             folder.mkdir(parents=True, exist_ok=True)
         args = list(spec.args)
@@ -239,11 +250,14 @@ class HostRun:
             self.warnings.append(f"only the newest checkpoints are kept: {checkpoints.left_out} are left out")
 
     def _conclude(self, outcome: Outcome, cause: Cause | None, message: str) -> None:
-        """Last log, last status, the result, power-off."""
+        """Last checkpoints, last log; then the end."""
         if self.ended is None:
             self._collect()
         metrics = self._read_metrics()
         self.journal.close()
+        self._finish(outcome, cause, message, metrics)
+
+    def _finish(self, outcome: Outcome, cause: Cause | None, message: str, metrics: tuple[dict[str, Any], ...]) -> None:
         phases = self.heartbeat.phases()
         self.heartbeat.enter("done")
         self.heartbeat.close()
@@ -284,7 +298,7 @@ class HostRun:
                 self.heartbeat.ensure_last()
                 self.bucket.put_document(self.bucket.own.result, result, once=True)
             except Exception as error:  # noqa: BLE001
-                print(f"result: {error!r}", file=sys.stderr)
+                say(f"result: {error!r}")
                 time.sleep(5)
             else:
                 return
@@ -320,9 +334,3 @@ class HostRun:
     def _warn(self, phase: Phase, text: str) -> None:
         self.warnings.append(text)
         self._say(phase, f"warning: {text}")
-
-
-def _checkpoint_folder(root: Path, globs: Sequence[str]) -> Path:
-    """Where the first glob's checkpoints belong: its part that is no pattern."""
-    parts = PurePosixPath(globs[0] if globs else "").parent.parts
-    return root.joinpath(*itertools.takewhile(lambda part: not set(part) & set("*?["), parts))

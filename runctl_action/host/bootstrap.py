@@ -108,7 +108,7 @@ def check_clock_alone(url):
     try:
         ask(url, timeout=5, first_byte_only=True).close()
     except OSError:
-        pass  # what is not known is no reason not to train
+        return  # what is not known is no reason not to train
 
 
 def unpack(archive, name, path):
@@ -132,6 +132,9 @@ def start(environ, base, directory, tools, package, order):
         "UV_CACHE_DIR": environ.get("UV_CACHE_DIR") or os.path.join(base, "cache"),
         "UV_PYTHON_INSTALL_DIR": environ.get("UV_PYTHON_INSTALL_DIR") or os.path.join(base, "python"),
         "UV_NO_PROGRESS": "1",
+        # botocore asks IMDS once, for a second, and that client never again: a busy host would have no credentials.
+        "AWS_METADATA_SERVICE_TIMEOUT": "5",
+        "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "10",
     }
     keep = ("RUNCTL_HOST_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
     for name, value in environ.items():
@@ -175,9 +178,19 @@ def check_alive(directory):
         except ProcessLookupError:
             alive = False
     if not alive:
+        said = end_of_log(directory) or "nothing"
+        raise RuntimeError("the host process has ended without a word to S3; its log says: " + said)
+
+    # For whoever waits for a heartbeat: what keeps it from coming is there.
+    print(end_of_log(directory))
+
+
+def end_of_log(directory):
+    try:
         with open(os.path.join(directory, "host.log"), "rb") as file:
-            said = file.read()[-1500:].decode("utf-8", "replace").strip()
-        raise RuntimeError("the host process has ended without a word to S3; its log says: " + (said or "nothing"))
+            return file.read()[-1500:].decode("utf-8", "replace").strip()
+    except OSError as error:
+        return str(error)
 
 
 def note_process(directory, kind, name):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 import botocore.exceptions
@@ -16,20 +18,20 @@ from runctl_action.contract.documents import Document, Order
 from runctl_action.contract.layout import HostLayout, Layout
 
 _PART_BYTES = 16 * 1024 * 1024
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
+_PAUSES = (0.5, 1.0, 2.0, 4.0)
+_T = TypeVar("_T")
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 
 
 class HostBucket:
-    """Credentials are the instance role's, from IMDS, refreshed by botocore. Raises botocore's errors."""
+    """Credentials are the instance role's, from IMDS, refreshed by botocore before they expire; where AWS says that
+    they have, fetched anew. Raises botocore's errors."""
 
-    def __init__(self, order: Order) -> None:
-        config = Config(
-            signature_version="s3v4",
-            retries={"mode": "adaptive", "max_attempts": 10},
-            connect_timeout=10,
-            read_timeout=60,
-        )
-        self._s3: Any = boto3.client("s3", region_name=order.region, config=config)
+    def __init__(self, order: Order, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._region = order.region
+        self._sleep = sleep
+        self._s3 = self._client()
         self._bucket = order.bucket
         self.layout = Layout(prefix=order.prefix)
         self.run = self.layout.run(order.run_id)
@@ -38,7 +40,7 @@ class HostBucket:
     def get(self, key: str) -> bytes | None:
         """The object's bytes; None when there is none."""
         try:
-            with self._s3.get_object(Bucket=self._bucket, Key=key)["Body"] as body:
+            with self.open(key) as body:
                 return bytes(body.read())
         except botocore.exceptions.ClientError as error:
             if error.response["Error"]["Code"] in _MISSING:
@@ -47,14 +49,16 @@ class HostBucket:
 
     def open(self, key: str) -> Any:
         """A stream of the object's bytes."""
-        return self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
+        return self._asked(lambda s3: s3.get_object(Bucket=self._bucket, Key=key)["Body"])
 
     def put(self, key: str, data: bytes, *, once: bool = False) -> bool:
         """Writes, checked by S3 against its sha256; False when `once` and there is one already."""
         condition = {"IfNoneMatch": "*"} if once else {}
         checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
         try:
-            self._s3.put_object(Bucket=self._bucket, Key=key, Body=data, ChecksumSHA256=checksum, **condition)
+            self._asked(
+                lambda s3: s3.put_object(Bucket=self._bucket, Key=key, Body=data, ChecksumSHA256=checksum, **condition)
+            )
         except botocore.exceptions.ClientError as error:
             if once and error.response["Error"]["Code"] == "PreconditionFailed":
                 return False
@@ -66,7 +70,29 @@ class HostBucket:
 
     def put_file(self, key: str, path: Path) -> None:
         config = TransferConfig(multipart_threshold=4 * _PART_BYTES, multipart_chunksize=_PART_BYTES)
-        self._s3.upload_file(str(path), self._bucket, key, ExtraArgs={"ChecksumAlgorithm": "SHA256"}, Config=config)
+        extra = {"ChecksumAlgorithm": "SHA256"}
+        self._asked(lambda s3: s3.upload_file(str(path), self._bucket, key, ExtraArgs=extra, Config=config))
 
     def download(self, key: str, path: Path) -> None:
-        self._s3.download_file(self._bucket, key, str(path))
+        self._asked(lambda s3: s3.download_file(self._bucket, key, str(path)))
+
+    def _asked(self, do: Callable[[Any], _T]) -> _T:
+        for pause in _PAUSES:
+            try:
+                return do(self._s3)
+            except botocore.exceptions.ClientError as error:
+                if error.response["Error"]["Code"] not in _EXPIRED:
+                    raise
+                self._sleep(pause)
+                self._s3 = self._client()
+        return do(self._s3)
+
+    def _client(self) -> Any:
+        config = Config(
+            signature_version="s3v4",
+            retries={"mode": "adaptive", "max_attempts": 10},
+            connect_timeout=10,
+            read_timeout=60,
+        )
+        # A session of its own: boto3's default one would keep the credentials that it has.
+        return boto3.Session().client("s3", region_name=self._region, config=config)

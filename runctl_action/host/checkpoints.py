@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import stat
-import sys
 import tarfile
 import tempfile
 import threading
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from runctl_action.contract.documents import Checkpoint
+from runctl_action.host.saying import say
 
 # A file is complete when its size and time have not changed for this long.
 _QUIET_SECONDS = 2.0
@@ -164,9 +164,9 @@ class Watch:
             try:
                 self._checkpoints.scan(is_over=self._over.is_set)
             except Exception as error:  # noqa: BLE001  - S3 may be away; the training must not end for it
-                print(f"checkpoints: {error!r}", file=sys.stderr)
+                say(f"checkpoints: {error!r}")
             for name, why in list(self._checkpoints.problems.items())[:3]:
-                print(f"checkpoint {name!a}: {why!a}", file=sys.stderr)
+                say(f"checkpoint {name!a}: {why!a}")
             # The processor is the training's.
             pause = max(self._every, min(10.0, 5 * (time.thread_time() - began)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 
 from runctl_action.contract.documents import Budget, Order, Phase, PhaseTime, Status, Stop
 from runctl_action.host.bucket import HostBucket
+from runctl_action.host.saying import say
 
 _FAST_SECONDS, _SLOW_SECONDS, _SLOW_AFTER_SECONDS = 2.0, 5.0, 600.0
 # Who reads the result looks at the last status too: it has to come first.
@@ -90,7 +90,7 @@ class Heartbeat:
                 self._look_for_stop()
                 self._look_for_budget()
             except Exception as error:  # noqa: BLE001
-                print(f"heartbeat: {error!r}", file=sys.stderr)
+                say(f"heartbeat: {error!r}")
             is_long = time.monotonic() - self._started > _SLOW_AFTER_SECONDS
             self._wake.wait(_SLOW_SECONDS if is_long else self._every)
             self._wake.clear()
@@ -103,7 +103,7 @@ class Heartbeat:
             try:
                 self._write()
             except Exception as error:  # noqa: BLE001
-                print(f"heartbeat: the last status: {error!r}", file=sys.stderr)
+                say(f"heartbeat: the last status: {error!r}")
             else:
                 self._is_last_written = True
                 return

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import zstandard
 
+from runctl_action.host.saying import say
+
 _READ_BYTES = 1024 * 1024
 _SEGMENT_BYTES = 4 * 1024 * 1024
 _BACKLOG_BYTES = 2 * 1024**3
@@ -72,13 +74,23 @@ class Journal:
                 self._serial += 1
                 self._spool = (phase, self._directory / f"{self._serial:08d}", 0)
             kept_phase, path, size = self._spool
-            with path.open("ab", buffering=0) as file:
-                file.write(data)
+            try:
+                with path.open("ab", buffering=0) as file:
+                    data = data[: file.write(data)]
+            except OSError as error:
+                # Whoever reads the output must go on reading, or the training stands still at its next line.
+                self._note_loss(error)
+                return
             self._spool = (kept_phase, path, size + len(data))
             self._backlog += len(data)
             self.bytes += len(data)
             if self._spool[2] >= _SEGMENT_BYTES:
                 self._lock.notify_all()
+
+    def _note_loss(self, error: OSError) -> None:
+        warning = f"a part of the log is left out: the host's disk could not take it ({error.strerror})"
+        if warning not in self.warnings:
+            self.warnings.append(warning)
 
     def stream(self, phase: str, on_output: Callable[[], None] = lambda: None) -> Stream:
         """A pipe whose other end is the log: give `stream.fd` to a process, then `finish` it."""
@@ -112,7 +124,11 @@ class Journal:
         note = f"[runctl] {dropped} bytes of the log are left out: S3 was slower than the training's output"
         self.warnings.append(note)
         path = self._directory / f"{self._serial:08d}-note"
-        path.write_bytes(f"\n{note}\n".encode())
+        try:
+            path.write_bytes(f"\n{note}\n".encode())
+        except OSError as error:
+            self._note_loss(error)
+            return
         self._spooled.append((phase, path, len(note) + 2))
 
     def _upload_all(self) -> None:
@@ -127,11 +143,11 @@ class Journal:
                         return
                     continue
                 phase, path, size = self._spooled[0]
-            compressed = zstandard.ZstdCompressor(level=1).compress(path.read_bytes())
             try:
+                compressed = zstandard.ZstdCompressor(level=1).compress(path.read_bytes())
                 self._put(self.segments, phase, compressed)
             except Exception as error:  # noqa: BLE001  - S3 may be away for minutes: the training goes on, the log follows
-                print(f"log segment {self.segments}: {error!r}", file=sys.stderr)
+                say(f"log segment {self.segments}: {error!r}")
                 with self._lock:
                     self._lock.wait(self._retry)
                 continue

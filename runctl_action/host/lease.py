@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
+
+from runctl_action.host.saying import say
 
 # What the launch has armed (user data), and two pairs of ours that take turns: systemd refuses a second unit of a name.
 _BOOT = ("runctl-lease", "runctl-lease-forced")
@@ -25,7 +26,7 @@ def call(argv: Sequence[str]) -> bool:
     try:
         done = subprocess.run(argv, check=False, capture_output=True, timeout=_COMMAND_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
-        print(f"lease: {error}", file=sys.stderr)
+        say(f"lease: {error}")
         return False
     return done.returncode == 0
 

@@ -20,7 +20,7 @@ from runctl_action.host.journal import Journal, Stream
 
 # 0.4.1 and older do not know Python 3.14 (benfred/py-spy#823).
 _PY_SPY = "py-spy==0.4.3"
-_INSTALL_SECONDS, _DUMP_SECONDS, _ANSWER_SECONDS = 40.0, 10.0, 3.0
+_INSTALL_SECONDS, _DUMP_SECONDS, _ANSWER_SECONDS = 40.0, 10.0, 5.0
 _MOST_PROCESSES = 16
 # 0 where there are no real-time signals (macOS).
 _SIGNAL = int(getattr(signal, "SIGRTMIN", -8)) + 8
@@ -112,7 +112,7 @@ def _await_answers(journal: Journal, before: int) -> None:
     deadline = time.monotonic() + _ANSWER_SECONDS
     while time.monotonic() < deadline:
         size = journal.bytes
-        time.sleep(0.3)
+        time.sleep(1)
         if size > before and journal.bytes == size:
             return
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import zstandard
@@ -19,6 +20,8 @@ from runctl_action.contract.manifest import EXECUTABLE, FILE, SYMLINK, Entry, Ma
 from runctl_action.contract.packing import PackError, Readable, padding, read_member
 from runctl_action.errors import SyncError
 
+# Less than this is no space: what is written is larger.
+_FULL_BYTES = 1024 * 1024
 _CHUNK = 1024 * 1024
 _WINDOW = 2**27
 _AGAIN = "run it again; if it happens again, somebody is writing to the bucket's packs/: see who may"
@@ -229,6 +232,24 @@ def _content(manifest: Manifest, is_git: bool, size: int, chunks: Iterable[bytes
     for chunk in chunks:
         hashing.update(chunk)
     return f"{'git' if is_git else 'sha256'}:{hashing.hexdigest()}"
+
+
+def full_disk(directory: Path) -> str:
+    """A sentence part where the host's disk has no space left, or no inodes: what failed for it seldom says so."""
+    try:
+        found = os.statvfs(directory)
+    except OSError as error:
+        return f"the host's disk cannot be read ({error.strerror})"
+    if found.f_bavail * found.f_frsize < _FULL_BYTES or (found.f_files and not found.f_favail):
+        size = found.f_blocks * found.f_frsize / 1024**3
+        return f"no space left on the host's disk of {size:.1f} GiB: raise `volume-size`"
+    return ""
+
+
+def checkpoint_folder(root: Path, globs: Sequence[str]) -> Path:
+    """Where the first glob's checkpoints belong: its part that is no pattern."""
+    parts = PurePosixPath(globs[0] if globs else "").parent.parts
+    return root.joinpath(*itertools.takewhile(lambda part: not set(part) & set("*?["), parts))
 
 
 def remove(directory: Path) -> None:

@@ -208,6 +208,8 @@ class Actor:
             said = (result.stderr.strip() or result.status) if result else "the command did not end in 180 s"
             self.knowledge.start_error = said[-1500:]
             return
+        # A repeated start brings the end of the host's own log: what keeps its heartbeat from coming.
+        self.knowledge.start_error = result.stdout.strip()[-500:]
         self.knowledge.started_at[action.instance_id] = self.monotonic()
 
     def _write_resume(self, action: decide.Start) -> str | None:

@@ -377,7 +377,7 @@ def _gone(seen: Observation, last: Attempt) -> Action | None:
     if not last.has_started:
         why = "it ended before the run was started on it"
         if instance.id in seen.knowledge.started_at:
-            why += ", and was told to start, but gave no sign of life"
+            why += f", and {_silent_start(seen)}"
         elif instance.id not in seen.knowledge.platforms:
             why += ", and no command had come back from it: SSM never ready"
         return EndAttempt(last.number, "failed", "cloud", f"{what}: {why}")
@@ -418,11 +418,14 @@ def _before_start(seen: Observation, last: Attempt) -> Action:
     sent_at = known.started_at.get(instance.id)
     if sent_at is None or seen.monotonic - sent_at > _START_AGAIN_SECONDS:
         if is_late and sent_at is not None:
-            return EndAttempt(
-                last.number, "failed", "cloud", f"{instance.id} was told to start, but gave no sign of life"
-            )
+            return EndAttempt(last.number, "failed", "cloud", f"{instance.id} {_silent_start(seen)}")
         return Start(last.number, instance.id, resume_point(seen, last.number))
     return Wait(0.5, "the host to begin")
+
+
+def _silent_start(seen: Observation) -> str:
+    said = f"; its log says: {seen.knowledge.start_error}" if seen.knowledge.start_error else ""
+    return f"was told to start, but gave no sign of life{said}"
 
 
 def _while_running(seen: Observation, last: Attempt) -> Action:

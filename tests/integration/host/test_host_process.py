@@ -444,7 +444,7 @@ def test_a_second_run_on_the_host_is_told_that_it_is_busy(train: Any, s3: Any) -
     assert (found.result.outcome, found.result.cause, found.code) == ("failed", "cloud", 75)
     assert "busy with run-1 since" in found.result.message
     process.terminate()
-    assert train.finish(process, order).result.cause == "stopped"
+    assert train.finish(process, order).result.cause == "host-stopped"
 
 
 def test_another_spec_than_the_ordered_one_is_refused(train: Any, s3: Any) -> None:

@@ -56,8 +56,7 @@ STOPPED = Ending(130, "cancelled", "stopped")
 class Cell:
     """One fault, or several at once, at one phase. `says` is what must be read in the message (of a success: in the
     warnings or on stderr); " … " stands for anything. `since_training`: set once the training has so many checkpoints. `later` is the ending of the same command
-    after the faults were taken away. `takes`: how long it takes. `defect`: what
-    is known to be wrong with us there (the test then expects to fail). `hour` is how many seconds an emulated hour takes. `fifth`: in `make test`."""
+    after the faults were taken away. `takes`: how long it takes. `hour` is how many seconds an emulated hour takes. `fifth`: in `make test`."""
 
     phase: str
     faults: str
@@ -76,7 +75,6 @@ class Cell:
     unreached: str = ""
     ends_by_lease: bool = False
     takes: str = ""
-    defect: str = ""
 
     @property
     def each(self) -> tuple[str, ...]:
@@ -163,10 +161,6 @@ def _launching() -> list[Cell]:
     ]  # fmt: skip
 
 
-_REFUSED_HOST = "what S3 refuses to a host is called a defect of ours, exit code 70"
-_FULL_DISK = "a full disk can take the log, or the host process, with it before it is told"
-
-
 def _booting() -> list[Cell]:
     lease = ("--lease", "60s")
     return [
@@ -195,7 +189,7 @@ def _booting() -> list[Cell]:
         Cell("booting", "network-cut:phase=booting,seconds=4", SUCCEEDED, ALL, seconds=40),
         Cell("booting", "network-cut:phase=booting,seconds=600", CLOUD, NOTHING, "gave no sign of life", flags=lease, seconds=110),
         Cell("booting", "expired:who=host", CLOUD, NOTHING, "gave no sign of life", flags=lease, seconds=110),
-        Cell("booting", "expired:who=host,times=3", SUCCEEDED, ALL, seconds=40, defect=_REFUSED_HOST),
+        Cell("booting", "expired:who=host,times=3", SUCCEEDED, ALL, seconds=40),
         Cell("booting", "clock-skew", CLOUD, NOTHING, "clock is 60 minutes", fifth=True),
         Cell("booting", "clock-skew:minutes=10", CLOUD, NOTHING, "clock is 10 minutes", fifth=True),
         Cell("booting", "clock-skew:minutes=2", SUCCEEDED, ALL),
@@ -223,8 +217,8 @@ def _before_training() -> list[Cell]:
             Cell(phase, f"die:phase={phase}{beside}", LOST, NOTHING, "Client.InstanceInitiatedShutdown", flags=flags, fifth=phase == "installing"),
             Cell(phase, f"freeze:phase={phase}{beside}", STOPPED, NOTHING, "", flags=flags, stops=True, seconds=120),
             Cell(
-                phase, f"disk-full:phase={phase}{beside}", SYNC if phase == "syncing" else INSTALL, NOTHING, "o space left",
-                flags=flags, seconds=60, defect=_FULL_DISK,
+                phase, f"disk-full:phase={phase}{beside}", SYNC if phase == "syncing" else FAILED, NOTHING, "o space left",
+                flags=flags, seconds=60,
             ),
             Cell(phase, f"network-cut:phase={phase},seconds=5{beside}", SUCCEEDED, ALL, flags=flags, seconds=60),
         ]  # fmt: skip
@@ -232,7 +226,7 @@ def _before_training() -> list[Cell]:
         *cells,
         Cell("syncing", "s3-error:percent=20", SUCCEEDED, ALL, seconds=40),
         Cell("syncing", "s3-error:key=runctl/packs/*,method=PUT", SYNC, NOTHING, "PutObject … InternalError", seconds=60, flags=lease),
-        Cell("syncing", "s3-error:key=runctl/packs/*,method=GET", SYNC, NOTHING, "InternalError", seconds=90, defect=_REFUSED_HOST),
+        Cell("syncing", "s3-error:key=runctl/packs/*,method=GET", SYNC, NOTHING, "InternalError", seconds=90),
         Cell("syncing", "s3-error:key=runctl/packs/*,method=GET,times=2", SUCCEEDED, ALL, seconds=40),
         Cell("syncing", "s3-slow:seconds=1,percent=30", SUCCEEDED, ALL, seconds=90),
         Cell("syncing", "throttle:api=GET,percent=20", SUCCEEDED, ALL, seconds=40),
@@ -261,7 +255,7 @@ def _training() -> list[Cell]:
         Cell("training", "die:phase=training,after=7", LOST, UPLOADED, "Client.InstanceInitiatedShutdown", "long", fifth=True),
         Cell("training", "freeze:phase=training,after=7", STOPPED, UPLOADED, "stop", "endless", stops=True, seconds=150),
         Cell("training", "freeze:phase=training,after=7", LOST, UPLOADED, "no heartbeat for", "endless", seconds=1050, takes="15 min"),
-        Cell("training", "disk-full:phase=training,after=4", FAILED, Left("uploaded", "begun", True), "o space left", "long", seconds=60, defect=_FULL_DISK),
+        Cell("training", "disk-full:phase=training,after=4", FAILED, Left("uploaded", "begun", True), "o space left", "long", seconds=60),
         Cell("training", "network-cut:phase=training,after=1,seconds=5", SUCCEEDED, ALL, "", "steady", seconds=60, fifth=True),
         Cell("training", "network-cut:phase=training,seconds=300", SUCCEEDED, ALL, "", "cut", seconds=600, takes="6 min"),
         Cell("training", "network-cut:phase=training,after=7,seconds=2000", LOST, CUT_OFF, "no heartbeat for", "endless", seconds=1050, takes="15 min"),

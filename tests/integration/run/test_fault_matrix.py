@@ -136,9 +136,7 @@ def _parameters() -> list[Any]:
     for cell in CELLS:
         if cell.unreached or not (IS_ALL or cell.fifth):
             continue
-        marks = [pytest.mark.timeout(cell.seconds + 60 if cell.defect else 3 * cell.seconds + 90)]
-        if cell.defect:
-            marks.append(pytest.mark.xfail(reason=cell.defect, strict=False))
+        marks = [pytest.mark.timeout(3 * cell.seconds + 90)]
         found.append(pytest.param(cell, id=cell.name, marks=marks))
     return found
 
