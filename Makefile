@@ -23,7 +23,7 @@ test: setup
 
 # The image, built and run as GitHub's runner does; needs docker or podman, and a base image or the means to make one.
 test-container: setup
-	RUNCTL_TEST_CONTAINER=1 $(BIN)/pytest tests/container
+	RUNCTL_TEST_CONTAINER=$${RUNCTL_TEST_CONTAINER:-1} $(BIN)/pytest tests/container
 
 matrix: setup
 	RUNCTL_TEST_MATRIX=1 $(BIN)/pytest -n 3 --dist worksteal tests/integration/run/test_fault_matrix.py

@@ -51,9 +51,8 @@ def main() -> int:
     ending, upload = statistics.median(endings), statistics.median(uploads)
     beyond = ending - upload
     holds = beyond <= TARGET_SECONDS
-    print(
-        f"exit to power-off {ending:.2f} s with a last checkpoint of {options.megabytes} MiB, a plain upload {upload:.2f} s"
-    )
+    of = f"with a last checkpoint of {options.megabytes} MiB"
+    print(f"exit to power-off {ending:.2f} s {of}, a plain upload {upload:.2f} s")
     print(f"beyond the upload {beyond:6.2f} s   <= {TARGET_SECONDS} s  {'✓' if holds else '✗'}")
     return 0 if holds else 1
 

@@ -7,6 +7,7 @@ killed step has left behind. All that is printed goes through one WorkflowLog: t
 from __future__ import annotations
 
 import io
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -86,9 +87,12 @@ def _tell_error(log: WorkflowLog, environ: MutableMapping[str, str], error: Runc
     from runctl_action.report.escaping import text
 
     told = f"{error}\n→ {error.hint}" if error.hint else str(error)
+    # Not into the group of a phase, which is folded.
+    log.finish()
     log.annotate(Annotation("error", told, "runctl-action"))
     write_outputs({"outcome": "failed", "cause": meaning.cause_of(error.exit_code)}, environ)
-    append_summary(f"### ❌ Nothing was trained\n\n{text(str(error))}\n\n{text(error.hint)}\n", environ)
+    lines = [text(line) for line in (*str(error).splitlines(), error.hint) if line]
+    append_summary("\n\n".join(["### ❌ Nothing was trained", *lines]) + "\n", environ)
 
 
 def _act(log: WorkflowLog, environ: MutableMapping[str, str]) -> int:
@@ -111,6 +115,8 @@ def _act(log: WorkflowLog, environ: MutableMapping[str, str]) -> int:
     assert isinstance(activity, events.Train)
     log.note(f"training: {activity.reason}")
     _fetch(activity)
+    if happened.comment is not None:
+        _reply(log, activity, workflow, settings)
     flags = {} if activity.arguments is None else {"args": list(activity.arguments)}
     parsed = Parsed(command="train", flags=flags, revision=activity.revision)
     with open_cloud(parsed, environ) as cloud:
@@ -138,8 +144,9 @@ def _train(
     _publish(log, environ, report, begun.paths, poster, cloud)
     if report.outcome is None:
         return 0 if not cloud.settings.wait else Cancelled.exit_code
-    code = meaning.exit_code(report.outcome, report.cause)
-    return 0 if cloud.settings.fail_on == "never" else code
+    # `never` is about trainings: what we could not do fails the step all the same.
+    is_ours = report.cause in {"cloud", "sync", "defect"}
+    return 0 if cloud.settings.fail_on == "never" and not is_ours else meaning.exit_code(report.outcome, report.cause)
 
 
 def _followed(settler: Settler, cloud: Cloud, poster: Poster | None, log: WorkflowLog) -> Report:
@@ -246,6 +253,21 @@ def _skip(
 
         pull_request.reply(_connect(workflow, settings), skip.reply_to, f"{text(skip.reason)}\n\n{text(skip.hint)}")
     return SourceError.exit_code if fails else 0
+
+
+def _reply(log: WorkflowLog, activity: Train, workflow: Workflow, settings: Settings) -> None:
+    """Names the commit to whoever asked by a comment: the branch may move on, and what is trained does not."""
+    from runctl_action.github import pull_request
+    from runctl_action.report.escaping import code, link, text
+
+    assert activity.pull_request is not None
+    given = f" with {code(shlex.join(activity.arguments))}" if activity.arguments else ""
+    # As plain text, a commit's id is a link on GitHub.
+    said = f"Training {activity.revision}{given} ({link(text('log'), workflow.url)})."
+    try:
+        pull_request.reply(_connect(workflow, settings), activity.pull_request, said)
+    except RunctlError as error:
+        log.warn(f"the comment could not be answered: {error}")
 
 
 def _answers(ask: Ask, workflow: Workflow, settings: Settings) -> Answers:

@@ -21,6 +21,7 @@ COMMANDS = {
     "stop": "end a run (SIGTERM, grace, last checkpoint), wait for its end",
     "collect": "settle every open run once (for a schedule)",
     "quote": "say what a run would cost, and spend nothing",
+    "hook": "install, uninstall or run the pre-push hook",
     "emulator": "serve an emulated AWS on this machine",
     "action": "what the action's container runs, in a workflow",
     "action-post": "what it runs in the step after: ends what is left",
@@ -39,7 +40,6 @@ class Parsed:
     json: bool = False
     report: str | None = None
     again: bool = False
-    resume: str = ""
     force: bool = False
     follow: bool = False
     dry_run: bool = False
@@ -47,6 +47,8 @@ class Parsed:
     faults: tuple[str, ...] = ()
     delays: tuple[str, ...] = ()
     hour: float = 3600.0
+    action: str = ""
+    words: tuple[str, ...] = ()
 
 
 def parse(argv: Sequence[str]) -> Parsed:
@@ -70,7 +72,7 @@ def parse(argv: Sequence[str]) -> Parsed:
             )
         flags["args"] = scripts
     rest = {name: value for name, value in found.items() if not name.startswith("set:")}
-    repeatable = {name: tuple(rest.get(name) or ()) for name in ("faults", "delays")}
+    repeatable = {name: tuple(rest.get(name) or ()) for name in ("faults", "delays", "words")}
     return Parsed(flags=flags, **rest | repeatable)
 
 
@@ -168,12 +170,6 @@ def _train(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="Open a new attempt of this run if it is over, from its last good checkpoint",
     )
-    what.add_argument(
-        "--resume",
-        metavar="RUN",
-        default="",
-        help="Begin with the last good checkpoint of another run: of other settings, or of another commit",
-    )
     what.add_argument("--json", action="store_true", help="Print the report as one JSON document on stdout")
     what.add_argument("--report", metavar="FILE", help="Write the report as Markdown")
     _add_emulation(what, "With --emulate: ")
@@ -218,6 +214,12 @@ def _many_runs(command: argparse.ArgumentParser) -> None:
 def _collect(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dry-run", action="store_true", help="Only say what would be done")
     _many_runs(command)
+
+
+def _hook(command: argparse.ArgumentParser) -> None:
+    command.add_argument("action", choices=("install", "uninstall", "run", "launch"), metavar="install|uninstall|run")
+    command.add_argument("words", metavar="WORD", nargs="*", help="What git gives the hook: the remote's name and URL")
+    command.add_argument("--dry-run", action="store_true", help="Only say what would be written or removed")
 
 
 def _emulator(command: argparse.ArgumentParser) -> None:
@@ -269,11 +271,15 @@ _ADD = {
     "stop": _stop,
     "collect": _collect,
     "quote": _quote,
+    "hook": _hook,
     "emulator": _emulator,
     "action": _nothing,
     "action-post": _nothing,
 }
-_USAGE = {"train": "runctl-action train [OPTIONS] SCRIPT [-- ARGS…]"}
+_USAGE = {
+    "train": "runctl-action train [OPTIONS] SCRIPT [-- ARGS…]",
+    "hook": "runctl-action hook install|uninstall [--dry-run]\n       runctl-action hook run REMOTE URL",
+}
 _EPILOG = """\
 try it without an AWS account:
   runctl-action train --emulate examples/digits/train.py -- --epochs 5
@@ -326,5 +332,14 @@ trainings. It touches only what carries our tags; several at once do no harm.
 It lists the offers in the order in which they would be asked for, with AWS's
 prices now. It needs no bucket and no instance profile, launches nothing, and
 changes nothing on AWS.
+""",
+    "hook": """\
+Before a push, the hook says whether a run of what is pushed would be accepted,
+and blocks the push when not. With `mode = "train"` in the table [hook] of
+runctl.toml, or with the trailer `Train:` in the message of the commit, it
+requests a run of it. Where no runctl.toml names a script, it is silent.
+
+`install` honours core.hooksPath, and keeps and runs a hook that is there.
+Without it for once: RUNCTL_SKIP=1 git push, or git push --no-verify.
 """,
 }

@@ -60,6 +60,53 @@ def quote(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
     return 0
 
 
+def hook(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
+    """Installs, uninstalls or runs the pre-push hook; 0 from `run` lets the push through."""
+    from runctl_action.hook import install, pre_push
+
+    if parsed.action == "run":
+        return pre_push.run(parsed.words, environ, sys.stdin.buffer, sys.stderr)
+    if parsed.action == "launch":
+        return _launch(Path(parsed.words[0]), environ)
+    change = install.install if parsed.action == "install" else install.uninstall
+    change(Path.cwd(), environ, lambda line: print(f"runctl-action: {line}", file=sys.stderr), is_dry=parsed.dry_run)
+    return 0
+
+
+def _launch(path: Path, environ: MutableMapping[str, str]) -> int:
+    """What the hook leaves behind, detached: trains what was pushed, and follows it to its end."""
+    from runctl_action.contract.documents import Origin
+    from runctl_action.github import marker
+    from runctl_action.hook.training import answering, read_order
+    from runctl_action.run.observe import utc_now
+
+    order, started = read_order(path), utc_now()
+    parsed = arguments.Parsed(command="train", flags=order.flags, revision=order.commit)
+    with answering(order) as accept, open_cloud(parsed, environ) as cloud, runs.shown_progress() as progress:
+
+        def origin(name: str) -> Origin:
+            assert order.place is not None
+            key = marker.key(workflow="pre-push", job="", leg="", name=name)
+            return Origin(
+                **order.place._asdict(),
+                comment_key=key,
+                comment=cloud.settings.comment,
+                looks_up=True,
+                head_commit=order.commit,
+            )
+
+        begun = train.begin(
+            parsed,
+            cloud,
+            progress,
+            origin=origin if order.place else None,
+            branch=order.branch,
+            poster=runs.poster_of(cloud, progress.warn),
+        )
+        accept(begun.spec.run_id, is_new=begun.spec.requested_at >= started)
+        return runs.tell(parsed, runs.settled(begun.settler, cloud, begun.spec.run_id))
+
+
 def emulator(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
     """Serves an emulated AWS until it is interrupted."""
     server = emulator_server()
@@ -78,6 +125,7 @@ _COMMANDS: Mapping[str, Callable[[arguments.Parsed, MutableMapping[str, str]], i
     "stop": runs.stop,
     "collect": runs.collect,
     "quote": quote,
+    "hook": hook,
     "emulator": emulator,
     "action": action.action,
     "action-post": action.action_post,

@@ -41,11 +41,12 @@ Comment = Annotated[
 ]
 FailOn = Annotated[Literal["training", "never"], BeforeValidator(parsing.one_of("training", "never"))]
 OnFork = Annotated[Literal["skip", "fail"], BeforeValidator(parsing.one_of("skip", "fail"))]
+HookMode = Annotated[Literal["check", "train", "off"], BeforeValidator(parsing.one_of("check", "train", "off"))]
 
 Secret = Annotated[SecretStr | None, BeforeValidator(parsing.secret)]
 
-WHAT, WHERE, PRICE, RESULTS, GITHUB = (
-    "What to train", "Where", "Price and limits", "Checkpoints and results", "GitHub"
+WHAT, WHERE, PRICE, RESULTS, GITHUB, HOOK = (
+    "What to train", "Where", "Price and limits", "Checkpoints and results", "GitHub", "The pre-push hook"
 )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ class Settings(BaseSettings):
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,
-        alias_generator=lambda name: name.replace("_", "-"),
+        alias_generator=lambda name: name.replace("hook_", "hook.", 1).replace("_", "-"),
         validate_by_name=True,
         validate_by_alias=True,
     )
@@ -117,6 +118,9 @@ class Settings(BaseSettings):
     keep_on_failure: Duration = _setting(PRICE, "Keep the host this long after a failure", 0)
     checkpoints: Words = _setting(RESULTS, "Checkpoints: files or directories, globs from the root", ("checkpoints/*",))
     require_checkpoint: YesNo = _setting(RESULTS, "Without a checkpoint it is a failure", default=False)
+    resume: OptionalText = _setting(
+        RESULTS, "Begin with the last good checkpoints of this run: one of other settings, or of another commit"
+    )
     resume_args: Arguments = _setting(
         RESULTS,
         "Arguments put first when resuming, {checkpoint} is its path: `--resume-args='--resume {checkpoint}'`",
@@ -237,9 +241,28 @@ class Settings(BaseSettings):
         }
 
 
+class FileSettings(Settings):
+    """And what only the repository's file can say, in its table [hook]: of a push, nothing but the commit is known."""
+
+    hook_mode: HookMode = _setting(
+        HOOK,
+        "What a push does: check whether its commits could be trained, train them, or nothing (off)",
+        "check",
+    )
+    hook_branches: Words = _setting(HOOK, "The branches it is done for: globs, in which * crosses slashes", ("*",))
+    hook_strict: YesNo = _setting(
+        HOOK, "A push is blocked as well when the check could not be made or AWS did not answer", default=False
+    )
+
+
 def names() -> tuple[str, ...]:
-    """Every setting as users write it, in the model's order."""
+    """Every setting as users write it, in the model's order; those of the table [hook] are not among them."""
     return tuple(name.replace("_", "-") for name in Settings.model_fields)
+
+
+def file_names() -> tuple[str, ...]:
+    """Every setting of the repository's file: those that can be set anywhere, then `hook.…`."""
+    return tuple(str(info.alias) for info in FileSettings.model_fields.values())
 
 
 def load(
@@ -248,13 +271,14 @@ def load(
     environ: Mapping[str, str],
     root: Path | None,
     read: Callable[[str], bytes | None] | None = None,
-) -> Settings:
+) -> FileSettings:
     """Flag > action input > RUNCTL_* > runctl.toml or [tool.runctl] at `root` > default. `read(name)` stands in for the
     files at `root`: those of a commit, for one.
     Raises SettingsError that names every key that is unknown or wrong, where it came from, and what would be right."""
     problems: list[str] = []
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
+    known = file_names()
     for found in (
         _from_toml(root, read or _on_disk(root), problems),
         _from_environment(environ, problems),
@@ -262,13 +286,13 @@ def load(
         {name: (f"--{name}", value) for name, value in flags.items()},
     ):
         for name, (where, value) in found.items():
-            if name in names():
+            if name in known:
                 values[name] = value
                 origin[name] = where
             else:
-                problems.append(f"{where}: there is no such setting{parsing.did_you_mean(_hyphenated(name), names())}")
+                problems.append(f"{where}: there is no such setting{parsing.did_you_mean(_hyphenated(name), known)}")
     try:
-        settings = Settings(**values)
+        settings = FileSettings(**values)
     except pydantic.ValidationError as error:
         for detail in error.errors(include_input=False, include_url=False):
             name = str(detail["loc"][0])
@@ -298,7 +322,13 @@ def _from_toml(root: Path | None, read: Callable[[str], bytes | None], problems:
     if own is not None and shared is not None:
         problems.append(f"there are settings both in {own_file} and in [tool.runctl] of {shared_file}: keep one")
     where = "runctl.toml" if own is not None else "[tool.runctl]"
-    found = own if own is not None else shared or {}
+    found = dict(own if own is not None else shared or {})
+    hook = found.pop("hook", {})
+    if isinstance(hook, dict):
+        found |= {f"hook.{name}": value for name, value in hook.items()}
+    else:
+        table = "hook" if own is not None else "tool.runctl.hook"
+        problems.append(f"{where}: `hook` is not a table: write [{table}]")
     return {name: (f"{where}: {name}", value) for name, value in found.items()}
 
 
