@@ -15,6 +15,9 @@ from runctl_action.contract.layout import TAG_BUCKET, TAG_DEADLINE, TAG_RUN
 
 WAITS = "import time; print('training', flush=True); time.sleep(300)"
 
+# One that is over before its launcher has seen it train is followed to its end.
+ENDS_SOON = "import time; print('training', flush=True); time.sleep(4); print('done')"
+
 
 def _detach(start: Any, *flags: str, **variables: str) -> str:
     process = start("train", "--no-wait", *flags, "train.py", **variables)
@@ -97,7 +100,7 @@ def _wait_for_upload(runctl: Any, run_id: str) -> None:
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(commit: Any, start: Any, runctl: Any) -> None:
-    commit({"train.py": "print('done')"})
+    commit({"train.py": ENDS_SOON})
     run_id = _detach(start)
     _until(runctl, run_id, lambda r: r["phase"] == "done")
     for _ in range(2):
@@ -107,7 +110,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(commit: Any, start: An
 
 
 def test_three_at_once_do_no_harm(commit: Any, start: Any, runctl: Any, ec2: Any) -> None:
-    commit({"train.py": "print('done')"})
+    commit({"train.py": ENDS_SOON})
     run_id = _detach(start)
     _until(runctl, run_id, lambda r: r["phase"] == "done")
     collectors = [start("collect", "--json") for _ in range(3)]

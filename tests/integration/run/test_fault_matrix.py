@@ -125,8 +125,9 @@ def world(
     finally:
         aws.world.faults.clear()
         aws.world.seconds_per_minute = minute
-        # All of them: of a run that a test gave up waiting for, nothing is known here.
-        if left := [i.id for i in aws.world.instances.values() if i.state not in _ENDED]:
+        # Of any run: of one that a test gave up waiting for, nothing is known here. Other tests share an instance.
+        alive = [i.id for i in aws.world.instances.values() if i.state not in _ENDED]
+        if left := [i for i in alive if "runctl:run" in aws._lives.tags(i)]:
             ec2.terminate_instances(InstanceIds=left)
 
 
