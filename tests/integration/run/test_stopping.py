@@ -81,7 +81,7 @@ def test_a_run_is_listed_followed_stopped_and_reported_by_its_beginning(commit: 
 def test_a_detached_run_is_settled_by_collect_and_its_log_can_be_read_by_anybody(
     commit: Any, start: Any, runctl: Any, ec2: Any
 ) -> None:
-    commit({"train.py": "print('detached', flush=True)"})
+    commit({"train.py": "import time; print('detached', flush=True); time.sleep(4)"})
     detached = start("train", "--no-wait", "train.py")
     _, err = detached.communicate(timeout=60)
     run_id = re.search(r"run (train-[0-9a-f]{12})", err)[1]  # type: ignore[index]
