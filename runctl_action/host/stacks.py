@@ -46,9 +46,13 @@ def dump(journal: Journal, environ: Mapping[str, str], *, patience_seconds: floa
         if len(found) > _MOST_PROCESSES:
             _say(stream, f"only of the first {_MOST_PROCESSES} of them")
         left = _look_from_outside(found[:_MOST_PROCESSES], stream, environ, deadline)
-        before = journal.bytes
-        if [pid for pid in left if _ask(pid, stream)]:
-            _await_answers(journal, before)
+        for pid in left:
+            # One after another: they write to the same pipe, and would write into each other's lines.
+            before = journal.bytes
+            if _ask(pid, stream):
+                _await_answer(journal, before)
+            if time.monotonic() > deadline:
+                break
     finally:
         stream.started()
         stream.finish(5)
@@ -107,12 +111,12 @@ def _ask(pid: int, stream: Stream) -> bool:
     return _send(pid, _SIGNAL)
 
 
-def _await_answers(journal: Journal, before: int) -> None:
+def _await_answer(journal: Journal, before: int) -> None:
     """Nobody says when a dump is complete: it has come, and nothing has followed for a moment."""
     deadline = time.monotonic() + _ANSWER_SECONDS
     while time.monotonic() < deadline:
         size = journal.bytes
-        time.sleep(1)
+        time.sleep(0.3)
         if size > before and journal.bytes == size:
             return
 
