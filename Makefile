@@ -6,7 +6,7 @@ BIN = .venv/bin
 
 WORKFLOWS = $(wildcard .github/workflows/*.yml docs/examples/*.yml)
 
-.PHONY: setup demo test test-container matrix check format bench docs clean
+.PHONY: setup demo test test-container matrix smoke-aws check format bench docs clean
 setup: .venv/.complete
 
 .venv/.complete: pyproject.toml uv.lock
@@ -29,6 +29,10 @@ matrix: setup
 	RUNCTL_TEST_MATRIX=1 $(BIN)/pytest -n 3 --dist worksteal tests/integration/run/test_fault_matrix.py
 	RUNCTL_TEST_MATRIX=1 $(BIN)/pytest -n 4 --dist worksteal tests/integration/run/test_kill_matrix.py
 
+# On a real account, for a few cents: RUNCTL_SMOKE_AWS=1 make smoke-aws
+smoke-aws: setup
+	$(BIN)/python scripts/smoke_aws.py
+
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -49,6 +53,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.emulator
 	$(BIN)/python -m benchmarks.sync
 	$(BIN)/python -m benchmarks.ending
+	$(BIN)/python -m benchmarks.hook
 
 docs: setup
 	$(BIN)/python scripts/settings_table.py

@@ -28,15 +28,17 @@ def plan(settings: TrainingSettings, source: Path, script: str, environment: Pat
     python = str(environment / "bin" / "python")
     create = ("uv", "venv", "--no-config", "--quiet", "--python", settings.python, str(environment))
     if settings.install == "skip":
-        return Plan("nothing (install: skip)", (), "python3")
+        # A path is that of an image's own environment; a version cannot be had without an installation.
+        own = settings.python if settings.python.startswith("/") else "python3"
+        return Plan("nothing (install: skip)", (), own)
     if settings.install != "auto":
         return Plan(f"by your command: {settings.install}", (create, ("sh", "-c", settings.install)), python)
     pip = ("uv", "pip", "install", "--no-config", "--python", python)
     declared = _script_dependencies(source / script)
     if declared is not None:
         return Plan(
-            f"{len(declared)} dependencies declared in {script}",
-            (create, (*pip, *declared)) if declared else (create,),
+            f"{len(declared)} {'dependency' if len(declared) == 1 else 'dependencies'} declared in {script}",
+            (create, (*pip, "--", *declared)) if declared else (create,),
             python,
         )
     folder = (source / script).parent
@@ -69,7 +71,8 @@ def _is_project(path: Path) -> bool:
     """Whether a pyproject.toml declares a project (many only hold tools' settings)."""
     try:
         return "project" in tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+    # RecursionError: brackets without end. ValueError: no TOML, no UTF-8, or a number of thousands of digits.
+    except (OSError, ValueError, RecursionError):
         return False
 
 
@@ -83,6 +86,7 @@ def _script_dependencies(script: Path) -> Sequence[str] | None:
     )
     try:
         found = tomllib.loads(content).get("dependencies", [])
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return []
-    return [str(item) for item in found]
+    # Behind a `--`, none of them is an option of uv's.
+    return [item for item in found if isinstance(item, str)] if isinstance(found, list) else []
