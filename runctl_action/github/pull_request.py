@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from runctl_action.github.connection import Connection, GitHubError, NotFound, TooLong
 from runctl_action.github.sticky import LIMIT
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from github.PullRequest import PullRequest as ApiPullRequest
 
 PATIENCE_SECONDS = 60.0
-
-Reaction = Literal["+1", "-1", "laugh", "confused", "heart", "hooray", "rocket", "eyes"]
 
 
 @dataclass(frozen=True)
@@ -77,15 +75,6 @@ def reply(connection: Connection, number: int, body: str, *, patience_seconds: f
         raise TooLong(f"{len(shown):,} characters, and GitHub takes {LIMIT:,}")
     with connection.asked(connection.patience(patience_seconds)) as repository:
         return repository.get_issue(number).create_comment(shown).id
-
-
-def react(
-    connection: Connection, comment_id: int, reaction: Reaction = "eyes", *, patience_seconds: float = PATIENCE_SECONDS
-) -> None:
-    """To a comment of an issue or a pull request; once, however often it is said."""
-    with connection.asked(connection.patience(patience_seconds)) as repository:
-        # The issue's number is not in the address that this asks.
-        repository.get_issue(0).get_comment(comment_id).create_reaction(reaction)
 
 
 def _checked(pull: ApiPullRequest) -> PullRequest:

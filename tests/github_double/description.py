@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from githubkit_schemas.v2022_11_28.models import BasicError, ValidationError
 from githubkit_schemas.v2022_11_28.rest.issues import IssuesClient
 from githubkit_schemas.v2022_11_28.rest.pulls import PullsClient
-from githubkit_schemas.v2022_11_28.rest.reactions import ReactionsClient
 from githubkit_schemas.v2022_11_28.rest.repos import ReposClient
 from pydantic import BaseModel, TypeAdapter
 
@@ -29,8 +28,8 @@ _OPERATIONS = [
     ("GET", r"/issues/comments/(?P<comment_id>\d+)", IssuesClient, "get_comment"),
     ("PATCH", r"/issues/comments/(?P<comment_id>\d+)", IssuesClient, "update_comment"),
     ("DELETE", r"/issues/comments/(?P<comment_id>\d+)", IssuesClient, "delete_comment"),
-    ("POST", r"/issues/comments/(?P<comment_id>\d+)/reactions", ReactionsClient, "create_for_issue_comment"),
     ("GET", r"/commits/(?P<commit_sha>[^/]+)/pulls", ReposClient, "list_pull_requests_associated_with_commit"),
+    ("GET", r"/pulls", PullsClient, "list"),
     ("GET", r"/pulls/(?P<pull_number>\d+)", PullsClient, "get"),
     ("GET", r"/collaborators/(?P<username>[^/]+)/permission", ReposClient, "get_collaborator_permission_level"),
 ]  # fmt: skip

@@ -71,10 +71,11 @@ class GitHub:
     clock: Callable[[], float] = time.time
     tokens: dict[str, str] = field(default_factory=lambda: {"ghs_action": BOT, "ghp_ada": "ada"})
     may_write: bool = True
+    # Of a classic token.
+    scopes: str | None = None
     comments: list[Comment] = field(default_factory=list)
     pulls: list[Pull] = field(default_factory=list)
     permissions: dict[str, str] = field(default_factory=dict)
-    reactions: list[tuple[int, str]] = field(default_factory=list)
     remaining: int = 1000
     reset_at: float = 0
     asked: list[Asked] = field(default_factory=list)
@@ -191,14 +192,13 @@ class GitHub:
             case "delete_comment":
                 self.comments.remove(found)
                 return 204, {}, None
-            case "create_for_issue_comment":
-                self.reactions.append((found.id, asked.body["content"]))
-                user = self._user(self.tokens[asked.token])
-                return 201, {}, description.filled(models.Reaction, content=asked.body["content"], user=user)
             case "list_pull_requests_associated_with_commit":
                 sha = arguments["commit_sha"]
                 pulls = [pull for pull in self.pulls if sha in (pull.head_sha, *pull.commits)]
                 return self._page(asked, [self._pull(pull, models.PullRequestSimple) for pull in pulls])
+            case "list":
+                status, extra, answer = self._page(asked, [self._pull(x, models.PullRequestSimple) for x in self.pulls])
+                return status, extra | ({} if self.scopes is None else {"x-oauth-scopes": self.scopes}), answer
             case "get":
                 for pull in self.pulls:
                     if pull.number == int(arguments["pull_number"]):
