@@ -25,6 +25,9 @@ RUN apt-get update \
     && apt-get clean \
     && rm -rf /var/lib/apt/lists/* \
     && git config --system --add safe.directory /github/workspace
+# The base has no bytecode of the standard library: what we import would be compiled anew at every start.
+RUN python3 -m compileall -q -j 0 -x '/(ensurepip|idlelib|pydoc_data|site-packages|test|tkinter|turtledemo)/' \
+    "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=build /opt/runctl /opt/runctl
 ENV PATH=/opt/runctl/bin:$PATH PYTHONUNBUFFERED=1
 # No USER and no WORKDIR: the runner mounts what root may write, and says where to start.

@@ -1,5 +1,5 @@
 """Not part of `make test`: an engine is needed, and minutes. `make test-container` asks for it, with
-RUNCTL_TEST_CONTAINER=1; with `try`, as in CI, the tests are skipped where there is no engine."""
+RUNCTL_TEST_CONTAINER=1; with `try`, as in CI, one line is said instead where there is no engine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def docker() -> Iterator[Engine]:
             yield found
     except NoEngine as error:
         if _ASKED == "try":
-            pytest.skip(f"THE IMAGE WAS NOT TESTED: {error}")
+            pytest.exit(f"THE IMAGE WAS NOT TESTED: {error}", returncode=0)
         pytest.fail(str(error), pytrace=False)
 
 

@@ -24,11 +24,12 @@ class NoEngine(Exception):
     pass
 
 
-@dataclass(frozen=True)
+@dataclass
 class Engine:
-    """`program` understands docker's command line."""
+    """`program` understands docker's command line; `base` is what the image was built on."""
 
     program: str
+    base: str = ""
 
     @property
     def run_options(self) -> list[str]:
@@ -43,20 +44,17 @@ class Engine:
 
     def build(self) -> None:
         """IMAGE, on the Dockerfile's own base where it can be pulled, else on a Debian of this machine's mirror."""
-        arguments = ["build", "--tag", IMAGE, "--network", "host"]
         named = re.search(r"^ARG BASE_IMAGE=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
         assert named
-        if self._has(named[1]) or self._pulls(named[1]):
-            print(f"base: {named[1]}")
-        else:
-            if not self._has(_BASE):
-                self._import_base()
-            print(f"base: {_BASE}, no registry gave {named[1]}")
-            arguments += ["--build-arg", f"BASE_IMAGE={_BASE}"]
+        self.base = named[1] if self._has(named[1]) or self._pulls(named[1]) else _BASE
+        if self.base == _BASE and not self._has(_BASE):
+            self._import_base()
+        arguments = ["build", "--tag", IMAGE, "--network", "host", "--build-arg", f"BASE_IMAGE={self.base}"]
         # The old client's builder and the new one's: the Dockerfile needs nothing that only one has.
         built = subprocess.run(
-            [self.program, *arguments, str(ROOT)], check=False, capture_output=True, text=True, env=self._environ()
-        )
+            [self.program, *arguments, str(ROOT)],
+            check=False, capture_output=True, text=True, env=self._environ(), timeout=500,
+        )  # fmt: skip
         assert built.returncode == 0, f"{built.stdout[-4000:]}{built.stderr[-4000:]}"
 
     def _environ(self) -> dict[str, str]:
@@ -78,8 +76,10 @@ class Engine:
         with tempfile.TemporaryDirectory(prefix="runctl-base-") as folder:
             root = Path(folder) / "root"
             command = ["debootstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", "stable"]
-            done = subprocess.run([*command, root], check=False, capture_output=True, text=True, timeout=540)
-            assert done.returncode == 0, done.stdout[-2000:]
+            done = subprocess.run([*command, root], check=False, capture_output=True, text=True, timeout=400)
+            if done.returncode:
+                raise NoEngine(f"no registry can be reached, and debootstrap failed: {done.stdout[-1000:]}")
+            _make_slim(root)
             shutil.copy(_CA, root / _CA.relative_to("/"))
             shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
             changes = [f"ENV {name}={_CA}" for name in ("PIP_CERT", "SSL_CERT_FILE")]
@@ -87,6 +87,18 @@ class Engine:
             subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True)
             options = [word for change in changes for word in ("--change", change)]
             self.run("import", *options, str(archive), _BASE, seconds=300)
+
+
+def _make_slim(root: Path) -> None:
+    """As python:slim is: without documentation, translations, fetched packages, and bytecode of the standard library."""
+    for left in ("usr/share/doc", "usr/share/locale", "usr/share/man"):
+        shutil.rmtree(root / left)
+        (root / left).mkdir()
+    excluded = "".join(f"path-exclude /usr/share/{name}/*\n" for name in ("doc", "locale", "man"))
+    (root / "etc/dpkg/dpkg.cfg.d/slim").write_text(excluded)
+    for pattern in ("var/cache/apt/archives/*.deb", "var/lib/apt/lists/*_*", "usr/lib/python3*/**/*.pyc"):
+        for path in root.glob(pattern):
+            path.unlink()
 
 
 @contextlib.contextmanager
@@ -113,7 +125,9 @@ def _works(program: str) -> bool:
 @contextlib.contextmanager
 def _dockerd() -> Iterator[None]:
     with tempfile.TemporaryFile() as log:
-        daemon = subprocess.Popen(["dockerd", "--storage-driver", "overlay2"], stdout=log, stderr=log)
+        # The containers share the machine's network: neither a bridge nor a rule of its firewall is needed.
+        options = ["--storage-driver", "overlay2", "--bridge=none", "--iptables=false", "--ip6tables=false"]
+        daemon = subprocess.Popen(["dockerd", *options], stdout=log, stderr=log)
         try:
             deadline = time.monotonic() + 60
             while not _works("docker"):

@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import time
+import tomllib
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -206,22 +207,59 @@ def test_a_comment_trains_the_head_that_git_fetches_in_the_container(
     assert f"train.py at {head[:12]}" in step.log.text
 
 
-def test_nothing_is_in_the_image_that_only_its_build_needs(docker: Engine) -> None:
-    def inside(script: str) -> str:
-        return docker.run("run", "--rm", *docker.run_options, "--entrypoint", "/bin/sh", IMAGE, "-c", script).stdout
+def inside(docker: Engine, script: str, image: str = IMAGE) -> str:
+    return docker.run("run", "--rm", *docker.run_options, "--entrypoint", "/bin/sh", image, "-c", script).stdout
 
-    assert inside("command -v uv gcc make; ls -A /root/.cache /build /opt/uv 2>/dev/null; true") == ""
-    assert inside("find / -xdev -name '*.whl' -not -path '/usr/share/python-wheels/*'; ls /var/lib/apt/lists") == ""
-    assert inside("git config --system --list") == "safe.directory=/github/workspace\n"
-    # For hosts of both kinds, in the version of the lock file, so that a launch asks no package index.
-    baked = inside("ls /opt/runctl/share/runctl-action").split()
+
+def test_nothing_is_in_the_image_that_only_its_build_needs(docker: Engine) -> None:
+    assert inside(docker, "command -v uv gcc make; ls -A /root/.cache /build /opt/uv 2>/dev/null; true") == ""
+    assert (
+        inside(docker, "find / -xdev -name '*.whl' -not -path '/usr/share/python-wheels/*'; ls /var/lib/apt/lists")
+        == ""
+    )
+    # git with its perl, Python packages, and uv for two kinds of hosts.
+    image, base = (int(inside(docker, "du -xsm /", name).split()[0]) for name in (IMAGE, docker.base))
+    assert image - base < 300
+
+
+def test_the_image_is_set_up_as_the_runner_needs_it(docker: Engine) -> None:
+    wanted = "{{json .Config.Entrypoint}} {{json .Config.Cmd}}|{{.Config.User}}|{{.Config.WorkingDir}}"
+    said = docker.run("image", "inspect", IMAGE, "--format", wanted).stdout.strip()
+    # podman writes its default down.
+    assert said.rstrip("/") == f'["{RUNS["entrypoint"]}"] null||'
+    assert inside(docker, "git config --system --list") == "safe.directory=/github/workspace\n"
+
+
+def test_the_packages_are_those_of_the_lock_file(docker: Engine) -> None:
+    listed = "import importlib.metadata as m; print(*(f'{d.name.lower()}=={d.version}' for d in m.distributions()))"
+    installed = set(inside(docker, f'/opt/runctl/bin/python -Ic "{listed}"').replace("_", "-").split())
+    packages = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))["package"]
+    assert installed
+    assert installed <= {f"{package['name']}=={package['version']}".replace("_", "-") for package in packages}
+
+
+def test_uv_is_there_for_hosts_of_both_kinds_so_that_a_launch_asks_no_package_index(docker: Engine) -> None:
+    baked = inside(docker, "ls /opt/runctl/share/runctl-action").split()
     version = re.search(r'^name = "uv"\nversion = "(.+)"$', (ROOT / "uv.lock").read_text(), re.MULTILINE)
     assert version
     assert baked == [f"uv-{version[1]}-{cpu}-unknown-linux-gnu.zip" for cpu in ("aarch64", "x86_64")]
-    compiled = "import boto3, github, runctl_action.action as ours; print(boto3.__cached__, github.__cached__, ours.__cached__)"
-    assert inside(f'ls $(/opt/runctl/bin/python -Bc "{compiled}")').count(".pyc") == 3
-    image = docker.run("image", "inspect", IMAGE, "--format", "{{.Config.User}}|{{.Config.WorkingDir}}").stdout.strip()
-    assert image.rstrip("/") == "|"
+    # The machine that an ELF file is for is its 19th byte: 183 is AArch64, 62 is x86-64.
+    machine = (
+        "import pathlib, zipfile; z = sorted(pathlib.Path('/opt/runctl/share/runctl-action').iterdir());"
+        "print([next(zipfile.ZipFile(p).read(n)[18] for n in zipfile.ZipFile(p).namelist() if n.endswith('uv')) for p in z])"
+    )
+    assert inside(docker, f'/opt/runctl/bin/python -Ic "{machine}"') == "[183, 62]\n"
+
+
+def test_what_we_import_is_compiled_the_standard_library_too(docker: Engine) -> None:
+    """Nothing but what is compiled would be left to compile at every start."""
+    found = (
+        "import {0}, sys; print(*(m.__cached__ for m in list(sys.modules.values()) if getattr(m, '__cached__', '')))"
+    )
+    modules = "runctl_action.cli, runctl_action.github.posting, boto3, github, jinja2, botocore.credentials"
+    cached = inside(docker, f'/opt/runctl/bin/python -IBc "{found.format(modules)}"').split()
+    assert len(cached) > 300
+    assert inside(docker, f"for file in {' '.join(cached)}; do test -f $file || echo $file; done") == ""
 
 
 def test_a_workflows_own_python_variables_do_not_reach_us_and_the_first_line_takes_no_second(docker: Engine) -> None:

@@ -108,6 +108,15 @@ def test_the_examples_inputs_are_settings_that_can_be_loaded() -> None:
                 settings.load(flags={}, environ=inputs, root=None)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "docs/examples").glob("*.yml")), ids=lambda path: path.name)
+def test_a_training_that_an_example_follows_ends_before_its_job_does(path: Path) -> None:
+    for job in read(path)["jobs"].values():
+        for step in (step for step in job["steps"] if step.get("uses") in OURS):
+            inputs = {f"INPUT_{name.upper()}": str(value) for name, value in step["with"].items()}
+            loaded = settings.load(flags={}, environ=inputs, root=None)
+            assert not loaded.wait or loaded.max_duration + 30 * 60 <= job["timeout-minutes"] * 60
+
+
 def test_one_version_of_an_action_is_used_everywhere() -> None:
     found: dict[str, set[str]] = {}
     for path in WORKFLOWS:
