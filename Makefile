@@ -43,6 +43,7 @@ check: setup
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/zizmor --quiet --offline --config .github/zizmor.yml .github action.yml docs/examples/*.yml
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/cfn-lint --include-checks I -- infra/runctl.yaml
 	$(BIN)/python scripts/actionlint.py $(WORKFLOWS)
 
 format: setup

@@ -16,11 +16,12 @@ from runctl_action.parsing import did_you_mean
 COMMANDS = {
     "train": "train one commit and follow it to its end",
     "report": "print a run's log so far, then its report",
-    "logs": "print a run's log",
-    "list": "list the runs in the bucket",
+    "logs": "print the log of a run's last attempt",
+    "list": "list the runs in the bucket: state, age, cost so far, script, branch",
     "stop": "end a run (SIGTERM, grace, last checkpoint), wait for its end",
     "collect": "settle every open run once (for a schedule)",
     "quote": "say what a run would cost, and spend nothing",
+    "doctor": "check everything that a run stands on, say what mends it, and spend nothing",
     "hook": "install, uninstall or run the pre-push hook",
     "emulator": "serve an emulated AWS on this machine",
     "action": "what the action's container runs, in a workflow",
@@ -185,6 +186,15 @@ def _quote(command: argparse.ArgumentParser) -> None:
     add_settings(command, all_of_them=True)
 
 
+def _doctor(command: argparse.ArgumentParser) -> None:
+    what = command.add_argument_group("This check-up")
+    _add_script(what)
+    what.add_argument("--emulate", action="store_true", help="Of an emulated AWS in this process")
+    what.add_argument("--json", action="store_true", help="Print what was found as one JSON document on stdout")
+    _add_emulation(what, "With --emulate: ")
+    add_settings(command, all_of_them=True)
+
+
 def _one_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", metavar="RUN", help="A run id, or its unique beginning")
     command.add_argument("--json", action="store_true", help="Print the report as one JSON document on stdout")
@@ -203,6 +213,9 @@ def _stop(command: argparse.ArgumentParser) -> None:
 def _logs(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", metavar="RUN", help="A run id, or its unique beginning")
     command.add_argument("-f", "--follow", action="store_true", help="Go on printing until the run is over")
+    command.add_argument(
+        "--json", action="store_true", help="Print its lines as one JSON document on stdout; with -f, once it is over"
+    )
     add_settings(command)
 
 
@@ -217,7 +230,9 @@ def _collect(command: argparse.ArgumentParser) -> None:
 
 
 def _hook(command: argparse.ArgumentParser) -> None:
-    command.add_argument("action", choices=("install", "uninstall", "run", "launch"), metavar="install|uninstall|run")
+    # What `run` starts in processes of their own are `launch` and `price`.
+    actions = ("install", "uninstall", "run", "launch", "price")
+    command.add_argument("action", choices=actions, metavar="install|uninstall|run")
     command.add_argument("words", metavar="WORD", nargs="*", help="What git gives the hook: the remote's name and URL")
     command.add_argument("--dry-run", action="store_true", help="Only say what would be written or removed")
 
@@ -271,6 +286,7 @@ _ADD = {
     "stop": _stop,
     "collect": _collect,
     "quote": _quote,
+    "doctor": _doctor,
     "hook": _hook,
     "emulator": _emulator,
     "action": _nothing,
@@ -332,6 +348,15 @@ trainings. It touches only what carries our tags; several at once do no harm.
 It lists the offers in the order in which they would be asked for, with AWS's
 prices now. It needs no bucket and no instance profile, launches nothing, and
 changes nothing on AWS.
+""",
+    "doctor": """\
+It looks, in this order, at the git root, the settings, the script, credentials
+and region, the bucket, the instance profile and what its role may do, subnets
+and their way out, SSM, quotas, the image, a dry run of the launch, prices and
+the token for GitHub. What stands on something that failed is not looked at.
+
+Only one small object is written, below tools/ in the bucket. The exit code is 0
+when nothing failed, else 2 (settings), 3 (source) or 4 (AWS, GitHub).
 """,
     "hook": """\
 Before a push, the hook says whether a run of what is pushed would be accepted,

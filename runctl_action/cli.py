@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -11,9 +12,9 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 from runctl_action import action, arguments, runs, train
-from runctl_action.errors import Cancelled, RunctlError, UsageError
+from runctl_action.errors import Cancelled, CloudError, RunctlError, UsageError
 from runctl_action.report import terminal
-from runctl_action.wiring import emulation, emulator_server, open_cloud
+from runctl_action.wiring import emulation, emulator_server, load_settings, open_cloud
 
 
 def run(argv: Sequence[str], environ: MutableMapping[str, str] = os.environ) -> int:
@@ -23,9 +24,9 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str] = os.environ) -> 
         parsed = arguments.parse(argv)
         return _COMMANDS[parsed.command](parsed, environ)
     except RunctlError as error:
-        print(f"runctl-action: {error}", file=sys.stderr)
+        print(_harmless(f"runctl-action: {error}"), file=sys.stderr)
         if error.hint:
-            print(f"  → {error.hint}", file=sys.stderr)
+            print(_harmless(f"  → {error.hint}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("runctl-action: cancelled", file=sys.stderr)
@@ -60,6 +61,34 @@ def quote(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
     return 0
 
 
+def doctor(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
+    """Looks at everything that a run stands on, and spends nothing."""
+    from runctl_action.contract.reports import Finding
+    from runctl_action.doctor.checks import CHECKS
+    from runctl_action.doctor.checkup import Facts, examine
+    from runctl_action.report import checkup as printed
+
+    def tell(finding: Finding) -> None:
+        if not parsed.json:
+            printed.print_finding(finding, sys.stdout)
+
+    with contextlib.ExitStack() as stack:
+        facts = Facts(
+            cwd=Path.cwd(),
+            environ=environ,
+            revision=parsed.revision,
+            load=lambda: load_settings(parsed, environ, stack),
+            cache=Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runctl-doctor-"))),
+        )
+        stack.callback(facts.close)
+        found = examine(CHECKS, facts, tell)
+    if parsed.json:
+        print(found.model_dump_json())
+    else:
+        printed.print_summary(found, sys.stdout)
+    return found.exit_code
+
+
 def hook(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
     """Installs, uninstalls or runs the pre-push hook; 0 from `run` lets the push through."""
     from runctl_action.hook import install, pre_push
@@ -68,9 +97,21 @@ def hook(parsed: arguments.Parsed, environ: MutableMapping[str, str]) -> int:
         return pre_push.run(parsed.words, environ, sys.stdin.buffer, sys.stderr)
     if parsed.action == "launch":
         return _launch(Path(parsed.words[0]), environ)
+    if parsed.action == "price":
+        return _price(*parsed.words, environ=environ)
     change = install.install if parsed.action == "install" else install.uninstall
     change(Path.cwd(), environ, lambda line: print(f"runctl-action: {line}", file=sys.stderr), is_dry=parsed.dry_run)
     return 0
+
+
+def _price(region: str, instance_type: str, *, environ: Mapping[str, str]) -> int:
+    """Asks AWS for one list price, and leaves it where the hook looks for it."""
+    from runctl_action.cloud import session as cloud_session
+    from runctl_action.cloud.prices import Prices
+    from runctl_action.run import tools
+
+    with contextlib.closing(cloud_session.connect(environ, region)) as session:
+        return 0 if Prices(session, tools.cache_directory(environ)).on_demand(instance_type) else CloudError.exit_code
 
 
 def _launch(path: Path, environ: MutableMapping[str, str]) -> int:
@@ -125,6 +166,7 @@ _COMMANDS: Mapping[str, Callable[[arguments.Parsed, MutableMapping[str, str]], i
     "stop": runs.stop,
     "collect": runs.collect,
     "quote": quote,
+    "doctor": doctor,
     "hook": hook,
     "emulator": emulator,
     "action": action.action,
@@ -134,6 +176,13 @@ _COMMANDS: Mapping[str, Callable[[arguments.Parsed, MutableMapping[str, str]], i
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _harmless(message: str) -> str:
+    """What a message quotes, of a repository's files for one, must not play with the terminal."""
+    from runctl_action.report.visible import visible
+
+    return "\n".join(map(visible, message.split("\n")))
 
 
 def _defect() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runctl_action.arguments import Parsed
-from runctl_action.contract.layout import TAG_RUN
-from runctl_action.contract.reports import Report
+from runctl_action.contract.layout import RUN_ID, TAG_RUN
+from runctl_action.contract.reports import Log, Report
 from runctl_action.errors import Cancelled, InstanceBusy, UsageError
 from runctl_action.report import meaning, terminal
 from runctl_action.wiring import Cloud, me, open_cloud, settler_of
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from runctl_action.github.connection import Connection
     from runctl_action.github.posting import Poster
     from runctl_action.run.observe import Knowledge, Observation
-    from runctl_action.run.settle import Settler
+    from runctl_action.run.settle import Progress, Settler
 
 
 def report(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
@@ -36,27 +37,31 @@ def report(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
 
 
 def logs(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
-    """Prints a run's log to stdout; with --follow until the run is over."""
+    """Prints a run's log to stdout; with --follow until the run is over. With --json it is printed then, whole."""
     with open_cloud(parsed, environ) as cloud:
         run_id = find_run(cloud, parsed.run)
-        printer = terminal.progress_for(sys.stdout, environ)
+        collected = io.StringIO()
+        printer = terminal.PlainProgress(collected) if parsed.json else terminal.progress_for(sys.stdout, environ)
         settler = settler_of(cloud, run_id, knowing_nothing(), printer, from_start=True)
         shown = settler.look()
         while parsed.follow and shown.outcome is None:
             time.sleep(2)
             shown = settler.patiently(settler.look)
         printer.finish()
+    if parsed.json:
+        lines = tuple(collected.getvalue().split("\n")[:-1])
+        print(Log(run_id=run_id, outcome=shown.outcome, lines=lines).model_dump_json())
     return 0
 
 
 def list_runs(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
-    """One line a run, newest first: state, age, script, branch."""
+    """One line a run, newest first: state, age, cost so far, script, branch."""
     with open_cloud(parsed, environ) as cloud:
         with shown_progress() as progress:
-            settlers = [
-                settler_of(cloud, run_id, knowing_nothing(), progress, from_start=False) for run_id in _run_ids(cloud)
+            shown = [
+                _final_report(cloud, run_id, is_open=is_open) or _report_as_of_now(cloud, run_id, progress)
+                for run_id, is_open in _runs(cloud)
             ]
-            shown = [settler.report(settler.observe()) for settler in settlers]
         shown.sort(key=lambda item: item.requested_at, reverse=True)
         if parsed.json:
             print(json.dumps([item.model_dump(mode="json") for item in shown]))
@@ -167,27 +172,46 @@ def poster_of(cloud: Cloud, tell: Callable[[str], None]) -> Poster | None:
 
 def find_run(cloud: Cloud, given: str) -> str:
     """The run id that `given` is, or is the only beginning of."""
-    found = [run_id for run_id in _run_ids(cloud) if run_id.startswith(given)]
+    found = sorted(_run_ids(cloud, given))
     if given in found:
         return given
     if not found:
         raise UsageError(
-            f"there is no run {given!r} in s3://{cloud.store.bucket}", "list the runs there are: runctl-action list"
+            f"there is no run {given!r} in {cloud.store.uri(cloud.layout.run('x').base[:-1])}",
+            "list the runs there are: runctl-action list",
         )
     if len(found) > 1:
         raise UsageError(
-            f"{given!r} is the beginning of {len(found)} runs: {', '.join(found[:5])}", "give more of the run id"
+            f"{given!r} is the beginning of {len(found)} runs: {', '.join(found[:5])}{', …' * (len(found) > 5)}",
+            "give more of the run id",
         )
     return found[0]
 
 
-def _run_ids(cloud: Cloud) -> list[str]:
+def _run_ids(cloud: Cloud, beginning: str = "") -> list[str]:
+    """Of the runs whose id begins like that; no others are listed."""
     prefix = cloud.layout.run("x").base[:-1]
-    return [
-        item.key.removeprefix(prefix).split("/")[0]
-        for item in cloud.store.list(prefix)
-        if item.key.endswith("/spec.json")
-    ]
+    keys = (item.key for item in cloud.store.list(prefix + beginning) if item.key.endswith("/spec.json"))
+    return [run_id for run_id in (key.removeprefix(prefix).split("/")[0] for key in keys) if RUN_ID.match(run_id)]
+
+
+def _runs(cloud: Cloud) -> Iterator[tuple[str, bool]]:
+    """Every run id, and whether its run is open."""
+    marked = {item.key for item in cloud.store.list(cloud.layout.open_prefix())}
+    for run_id in _run_ids(cloud):
+        yield run_id, cloud.layout.open_marker(run_id) in marked
+
+
+def _final_report(cloud: Cloud, run_id: str, *, is_open: bool) -> Report | None:
+    """What is written of a run that is closed: one call, where an observation takes a dozen."""
+    stored = None if is_open else cloud.store.get(cloud.layout.run(run_id).report)
+    found = Report.model_validate_json(stored.data) if stored else None
+    return found if found and found.outcome else None
+
+
+def _report_as_of_now(cloud: Cloud, run_id: str, progress: Progress) -> Report:
+    settler = settler_of(cloud, run_id, knowing_nothing(), progress, from_start=False)
+    return settler.report(settler.observe())
 
 
 def _run_of_instance(cloud: Cloud, instance_id: str) -> str:

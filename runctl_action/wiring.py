@@ -54,33 +54,17 @@ class Cloud:
 def open_cloud(parsed: Parsed, environ: Mapping[str, str], *, needs_bucket: bool = True) -> Iterator[Cloud]:
     """Settings and the account they name; with --emulate, an account of its own for as long as this command runs.
     Raises SettingsError or CredentialsError."""
-    from runctl_action import settings as all_settings
-
     with contextlib.ExitStack() as stack:
-        root = git_root(environ)
-        read = _reader(parsed.revision, environ)
-        settings = all_settings.load(flags=parsed.flags, environ=environ, root=root, read=read)
-        if parsed.emulate:
-            if not settings.wait:
-                raise SettingsError(
-                    "`wait: false` with --emulate: the emulator ends with this command, and the run with it",
-                    "start one that stays: runctl-action emulator",
-                )
-            environ = stack.enter_context(_emulated(parsed, environ, settings.region))
-            flags = parsed.flags | _emulated_account(settings, environ)
-            settings = all_settings.load(flags=flags, environ=environ, root=root, read=read)
+        settings, environ = load_settings(parsed, environ, stack)
         from runctl_action.cloud import session as cloud_session
         from runctl_action.cloud.instances import Instances
         from runctl_action.cloud.prices import Prices
         from runctl_action.cloud.store import Store
-        from runctl_action.run import tools
+        from runctl_action.run import request, tools
         from runctl_action.run.pricing import Pricing
 
-        if not settings.bucket and needs_bucket:
-            raise SettingsError(
-                "no bucket is set: a run keeps its source, log, checkpoints and result in one",
-                'set it in runctl.toml: bucket = "my-team-runctl"; without an account: runctl-action train --emulate …',
-            )
+        if needs_bucket:
+            request.require_bucket(settings, git_root(environ))
         session = cloud_session.connect(environ, settings.region, settings.role_to_assume)
         stack.callback(session.close)
         yield Cloud(
@@ -92,6 +76,28 @@ def open_cloud(parsed: Parsed, environ: Mapping[str, str], *, needs_bucket: bool
             Pricing(Prices(session, tools.cache_directory(environ))),
             environ,
         )
+
+
+def load_settings(
+    parsed: Parsed, environ: Mapping[str, str], stack: contextlib.ExitStack
+) -> tuple[Settings, Mapping[str, str]]:
+    """The settings, and the environment that they hold in: with --emulate that of an emulated AWS, which `stack` ends.
+    Raises SettingsError."""
+    from runctl_action import settings as all_settings
+
+    root = git_root(environ)
+    read = _reader(parsed.revision, environ)
+    settings = all_settings.load(flags=parsed.flags, environ=environ, root=root, read=read)
+    if not parsed.emulate:
+        return settings, environ
+    if not settings.wait and parsed.command == "train":
+        raise SettingsError(
+            "`wait: false` with --emulate: the emulator ends with this command, and the run with it",
+            "start one that stays: runctl-action emulator",
+        )
+    emulated = stack.enter_context(_emulated(parsed, environ, settings.region))
+    flags = parsed.flags | _emulated_account(settings, emulated)
+    return all_settings.load(flags=flags, environ=emulated, root=root, read=read), emulated
 
 
 def settler_of(

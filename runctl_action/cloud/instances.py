@@ -39,6 +39,22 @@ _BACK_OFF = {
 
 
 @dataclass(frozen=True)
+class InstanceType:
+    name: str
+    architecture: str
+    vcpus: int
+    has_nvidia_gpu: bool
+
+
+@dataclass(frozen=True)
+class HostRole:
+    """The role of an instance profile; `id` (AROA…) is the first half of its hosts' aws:userid."""
+
+    id: str
+    arn: str
+
+
+@dataclass(frozen=True)
 class Image:
     id: str
     root_device: str
@@ -51,6 +67,7 @@ class Subnet:
     id: str
     zone: str
     assigns_public_ipv4: bool = False
+    vpc: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,20 +121,9 @@ class Instances:
         """The image to boot: `ami` is an id, a public parameter's name, or None for the default of the type's
         architecture (the deep-learning base image for NVIDIA's GPUs). Raises CloudError: there is none, or it does not
         fit the type."""
-        with aws_errors("ec2:DescribeInstanceTypes"):
-            try:
-                described = self._ec2.describe_instance_types(InstanceTypes=[instance_type])["InstanceTypes"][0]
-            except botocore.exceptions.ClientError as error:
-                if error_code(error) in {"InvalidInstanceType", "InvalidParameterValue"}:
-                    raise CloudError(
-                        f"{self._session.region} has no instance type {instance_type}",
-                        "check `instance-type` and `region`",
-                    ) from error
-                raise
-        architecture = described["ProcessorInfo"]["SupportedArchitectures"][-1]
+        described = self.instance_type(instance_type)
+        architecture, deep_learning = described.architecture, described.has_nvidia_gpu
         if ami is None:
-            gpus = described.get("GpuInfo", {}).get("Gpus", ())
-            deep_learning = any(gpu.get("Manufacturer") == "NVIDIA" for gpu in gpus)
             names = {"x86_64": "x86_64", "arm64": "arm64"} if deep_learning else {"x86_64": "amd64", "arm64": "arm64"}
             ami = (_DEEP_LEARNING if deep_learning else _UBUNTU).format(arch=names.get(architecture, architecture))
         image = self._described_image(self._parameter(ami) if ami.startswith("/") else ami)
@@ -128,11 +134,39 @@ class Instances:
             )
         return image
 
+    def instance_type(self, name: str) -> InstanceType:
+        """Raises CloudError where the region has no such type."""
+        with aws_errors("ec2:DescribeInstanceTypes"):
+            try:
+                described = self._ec2.describe_instance_types(InstanceTypes=[name])["InstanceTypes"][0]
+            except botocore.exceptions.ClientError as error:
+                if error_code(error) in {"InvalidInstanceType", "InvalidParameterValue"}:
+                    raise CloudError(
+                        f"{self._session.region} has no instance type {name}", "check `instance-type` and `region`"
+                    ) from error
+                raise
+        gpus = described.get("GpuInfo", {}).get("Gpus", ())
+        return InstanceType(
+            name,
+            described["ProcessorInfo"]["SupportedArchitectures"][-1],
+            int(described["VCpuInfo"]["DefaultVCpus"]),
+            any(gpu.get("Manufacturer") == "NVIDIA" for gpu in gpus),
+        )
+
     def subnets(self, chosen: Sequence[str]) -> tuple[Subnet, ...]:
         """The chosen subnets, in that order; without any, the default ones of the region."""
         with aws_errors("ec2:DescribeSubnets"):
             if chosen:
-                found = self._ec2.describe_subnets(SubnetIds=list(chosen))["Subnets"]
+                try:
+                    found = self._ec2.describe_subnets(SubnetIds=list(chosen))["Subnets"]
+                except botocore.exceptions.ClientError as error:
+                    if error_code(error).startswith("InvalidSubnet"):
+                        raise CloudError(
+                            f"not all of {', '.join(chosen)} are subnets in {self._session.region}: "
+                            f"{error.response['Error'].get('Message')}",
+                            "check `subnets` and `region`: aws ec2 describe-subnets",
+                        ) from error
+                    raise
                 by_id = {item["SubnetId"]: _subnet(item) for item in found}
                 return tuple(by_id[subnet] for subnet in chosen)
             found = self._ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"]
@@ -144,6 +178,10 @@ class Instances:
 
     def profile_role_id(self, profile: str) -> str:
         """The unique id (AROA…) of the instance profile's role: the first half of its hosts' aws:userid."""
+        return self.host_role(profile).id
+
+    def host_role(self, profile: str) -> HostRole:
+        """The role of an instance profile. Raises CloudError: there is no such profile, or no role in it."""
         with aws_errors("iam:GetInstanceProfile"):
             try:
                 roles = self._session.client("iam").get_instance_profile(InstanceProfileName=profile)[
@@ -158,7 +196,7 @@ class Instances:
                 raise
         if not roles:
             raise CloudError(f"the instance profile {profile} has no role", "add the role that hosts use to it")
-        return str(roles[0]["RoleId"])
+        return HostRole(str(roles[0]["RoleId"]), str(roles[0]["Arn"]))
 
     def launch(self, parameters: Mapping[str, Any]) -> Instance:
         """RunInstances with exactly `parameters` (their ClientToken makes a repeat the same call). Raises Refused; an
@@ -348,7 +386,9 @@ def require_state(instance: Instance | None, instance_id: str, allowed: Sequence
 
 
 def _subnet(item: Mapping[str, Any]) -> Subnet:
-    return Subnet(item["SubnetId"], item["AvailabilityZone"], bool(item.get("MapPublicIpOnLaunch")))
+    return Subnet(
+        item["SubnetId"], item["AvailabilityZone"], bool(item.get("MapPublicIpOnLaunch")), item.get("VpcId", "")
+    )
 
 
 def _instance(item: Mapping[str, Any]) -> Instance:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import botocore.exceptions
 import botocore.session
 from botocore.config import Config
 
-from runctl_action.errors import CloudError, CredentialsError, PermissionDenied, Unavailable
+from runctl_action.errors import CloudError, CredentialsError, PermissionDenied, SettingsError, Unavailable
 
 # A presigned URL must be SigV4 on the regional host. boto3 presigns with SigV2 in some regions, which SSE-KMS rejects,
 # and for the global host, whose redirect breaks the signature, unless all of these say otherwise (botocore/signers.py).
@@ -37,6 +38,7 @@ _ONCE = _API.merge(Config(retries={"mode": "standard", "total_max_attempts": 1})
 _BRIEF = Config(retries={"mode": "standard", "total_max_attempts": 2}, connect_timeout=5, read_timeout=10)
 
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"}
+_LACKING = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z0-9]+)")
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _WRONG = {
     "InvalidClientTokenId", "UnrecognizedClientException", "AuthFailure", "InvalidAccessKeyId", "InvalidToken",
@@ -53,6 +55,15 @@ _LATER = {
 class Identity:
     account: str
     arn: str
+
+    def require(self, allowed_account_ids: Sequence[str]) -> None:
+        """Raises CredentialsError for an account that is not among them."""
+        if self.account not in allowed_account_ids:
+            raise CredentialsError(
+                f"the credentials are of account {self.account} ({self.arn}), "
+                f"which is not in allowed-account-ids: {', '.join(allowed_account_ids)}",
+                "use the credentials of the right account, or add it to allowed-account-ids",
+            )
 
 
 class Session:
@@ -101,19 +112,15 @@ class Session:
         with aws_errors("sts:GetCallerIdentity"):
             answer = self.client("sts").get_caller_identity()
         identity = Identity(answer["Account"], answer["Arn"])
-        if allowed_account_ids and identity.account not in allowed_account_ids:
-            raise CredentialsError(
-                f"the credentials are of account {identity.account} ({identity.arn}), "
-                f"which is not in allowed-account-ids: {', '.join(allowed_account_ids)}",
-                "use the credentials of the right account, or add it to allowed-account-ids",
-            )
+        if allowed_account_ids:
+            identity.require(allowed_account_ids)
         return identity
 
 
 def connect(environ: Mapping[str, str], region: str | None, role: str | None = None) -> Session:
     """A session from the environment's credentials and profile; in a workflow job, of `role` by the job's own token.
-    Raises CredentialsError when there is no region or no credentials; nothing is called yet, so expired ones are found
-    by `identity`."""
+    Raises SettingsError when there is no region, CredentialsError when there are no credentials; nothing is called yet,
+    so expired ones are found by `identity`."""
     if role and environ.get("GITHUB_ACTIONS") == "true":
         return _connect_as(role, environ, region)
     keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -155,7 +162,7 @@ def _connect_as(role: str, environ: Mapping[str, str], region: str | None) -> Se
 def _region(environ: Mapping[str, str], region: str | None, of_profile: str | None) -> str:
     chosen = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or of_profile
     if not chosen:
-        raise CredentialsError(
+        raise SettingsError(
             "no AWS region is set: neither --region, RUNCTL_REGION, AWS_REGION nor the AWS profile names one",
             'set `region` in runctl.toml, for example: region = "us-east-1"',
         )
@@ -195,7 +202,10 @@ def translated(error: botocore.exceptions.ClientError, action: str) -> CloudErro
     code = error_code(error)
     message = str(error.response.get("Error", {}).get("Message", "")) or code
     if code in _DENIED:
-        return PermissionDenied(f"{action} is not allowed: {message}", f"allow {action} in the launcher's policy")
+        # A launch needs more than its own permission; AWS names the one that is missing, where it does not encode it.
+        named = _LACKING.search(message)
+        lacking = named[1] if named and not action.startswith(named[1]) else action
+        return PermissionDenied(f"{action} is not allowed: {message}", f"allow {lacking} in the launcher's policy")
     if code in _EXPIRED:
         return CredentialsError(
             f"the AWS credentials have expired ({code} at {action})",

@@ -43,9 +43,13 @@ def questions(call: Call, tags_of: Tags, role_of: Callable[[str], Any]) -> list[
             name = str(call.json.get("Name", "")).lstrip("/")
             owner = "" if name.startswith("aws/service/") else ACCOUNT
             return [Question("ssm:GetParameter", f"arn:aws:ssm:{call.region}:{owner}:parameter/{name}")]
+        case "secretsmanager", "GetSecretValue":
+            return [Question("secretsmanager:GetSecretValue", _secret(call))]
         case "iam", "GetInstanceProfile":
             name = call.form.get("InstanceProfileName", "")
             return [Question("iam:GetInstanceProfile", f"arn:aws:iam::{ACCOUNT}:instance-profile/{name}")]
+        case "iam", "SimulatePrincipalPolicy":
+            return [Question("iam:SimulatePrincipalPolicy", call.form.get("PolicySourceArn", ""))]
         case "sts", "AssumeRole":
             return [Question("sts:AssumeRole", call.form.get("RoleArn", ""))]
     return [Question(f"{call.service}:{call.action}")]
@@ -65,6 +69,8 @@ def _launch(call: Call, role_of: Callable[[str], Any]) -> Iterator[Question]:
         yield Question("ec2:RunInstances", _ec2(call, f"{kind}/*"), asked | tags)
         if tags:
             yield Question("ec2:CreateTags", _ec2(call, f"{kind}/*"), tags | {"ec2:createaction": "RunInstances"})
+    if form.get("InstanceMarketOptions.MarketType") == "spot":
+        yield Question("ec2:RunInstances", _ec2(call, "spot-instances-request/*"), asked)
     if (role := role_of(profile(form))) is not None:
         yield Question("iam:PassRole", str(role.arn), {"iam:passedtoservice": "ec2.amazonaws.com"})
 
@@ -109,6 +115,17 @@ def _request_tags(call: Call, kind: str) -> dict[str, str]:
 def _resource_tags(tags: Mapping[str, str], own: str) -> dict[str, str]:
     """Each service's own key, and the global one."""
     return {f"{prefix}/{name.lower()}": value for name, value in tags.items() for prefix in (own, "aws:resourcetag")}
+
+
+def _secret(call: Call) -> str:
+    """By name, a part of its ARN, or all of it, which ends in six characters of AWS's making."""
+    from moto.secretsmanager.models import secretsmanager_backends
+
+    name = str(call.json.get("SecretId", ""))
+    known = secretsmanager_backends[ACCOUNT][call.region].secrets
+    if name in known:
+        return str(known[name].arn)
+    return name if name.startswith("arn:") else f"arn:aws:secretsmanager:{call.region}:{ACCOUNT}:secret:{name}"
 
 
 def _ec2(call: Call, resource: str) -> str:

@@ -56,6 +56,7 @@ class Ec2:
         with self._preparing:
             if not self._is_prepared:
                 self._register_images()
+                self._open_default_vpc()
                 self._is_prepared = True
 
     def _register_images(self) -> None:
@@ -67,6 +68,15 @@ class Ec2:
                 backend, image_id, name=parameter.split("/")[3], architecture=architecture, root_device_type="ebs",
                 root_device_name="/dev/sda1", virtualization_type="hvm", public=True,
             )  # fmt: skip
+
+    def _open_default_vpc(self) -> None:
+        """A default VPC has an internet gateway, and a route to it (VPC user guide, "Default VPCs"); moto's has not."""
+        backend = self._lives.backend()
+        vpc = next(vpc for vpc in backend.vpcs.values() if vpc.is_default)
+        table = next(found for found in backend.route_tables.values() if found.vpc_id == vpc.id)
+        gateway = backend.create_internet_gateway()
+        backend.attach_internet_gateway(gateway.id, vpc.id)
+        backend.create_route(table.id, "0.0.0.0/0", None, gateway_id=gateway.id)
 
     def handle(self, call: Call) -> Answer:
         """Raises ApiError."""
@@ -140,6 +150,9 @@ class Ec2:
         if zone not in self._prices.zones:
             raise ApiError("InvalidParameterValue", f"Invalid availability zone: [{zone}]")
         _check_user_data(form.get("UserData", ""))
+        if form.get("DryRun") == "true":
+            # Permissions and parameters are looked at, capacity and quotas are not.
+            raise ApiError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
         seen = {"market": market, "type": kind, "zone": zone}
         if self._world.faults.take("unsupported", **seen) or not self._prices.is_offered(kind, zone):
             raise ApiError("Unsupported", f"Your requested instance type ({kind}) is not supported in {zone}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import re
@@ -21,9 +22,11 @@ from typing import Any
 from runctl_action.emulator import access, policies, s3, signing, wire
 from runctl_action.emulator.ec2 import Ec2
 from runctl_action.emulator.faults import Faults, parse
+from runctl_action.emulator.iam import Iam
 from runctl_action.emulator.imds import Imds
 from runctl_action.emulator.instances import Lives
 from runctl_action.emulator.prices import Prices
+from runctl_action.emulator.quotas import Quotas
 from runctl_action.emulator.ssm import Ssm
 from runctl_action.emulator.state import (
     ACCOUNT,
@@ -42,7 +45,10 @@ from runctl_action.emulator.wire import Answer, ApiError, Call
 # The machine's own, which reach a host as its image's: certificates, proxies, package indexes and their cache.
 _PASSED = re.compile(r"(SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|UV_.*|PIP_.*|(?i:https?|all|no)_(?i:proxy))\Z")
 _THROTTLED = {"ec2": "RequestLimitExceeded", "s3": "SlowDown", "ssm": "ThrottlingException"}
-_DENIED = {"ec2": "UnauthorizedOperation", "ssm": "AccessDeniedException", "pricing": "AccessDeniedException"}
+_DENIED = {
+    "ec2": "UnauthorizedOperation",
+    **dict.fromkeys(("ssm", "pricing", "servicequotas", "secretsmanager"), "AccessDeniedException"),
+}
 _CONTROL = "/_runctl/faults"
 
 # A host reads the whole bucket, and writes below its own userid only. It registers with SSM.
@@ -56,6 +62,19 @@ HOST_POLICY = {
             "Resource": f"arn:aws:s3:::{BUCKET}/{PREFIX}/hosts/${{aws:userid}}/*",
         },
         {"Effect": "Allow", "Action": ["sts:GetCallerIdentity", "ssm:UpdateInstanceInformation"], "Resource": "*"},
+        # For the setting `secrets`: all of the account's, which is this emulator's alone.
+        {
+            "Effect": "Allow",
+            "Action": ["ssm:GetParameter", "secretsmanager:GetSecretValue"],
+            "Resource": [f"arn:aws:ssm:*:{ACCOUNT}:parameter/*", f"arn:aws:secretsmanager:*:{ACCOUNT}:secret:*"],
+        },
+        {
+            "Effect": "Allow",
+            "Action": [
+                f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")
+            ],
+            "Resource": "*",
+        },
     ],
 }
 
@@ -79,6 +98,7 @@ class Emulator:
     ) -> None:
         self.world = World(directory, region, delays or Delays(), Faults(faults), seconds_per_minute=seconds_per_minute)
         self.world.host_policy = policies.parse(host_policy)
+        self._host_policy = host_policy
         if launcher_policy is not None:
             self.world.launcher_policy = policies.parse(launcher_policy)
         self._port = port
@@ -104,7 +124,7 @@ class Emulator:
         self._moto: wire.Wsgi = DomainDispatcherApplication(create_backend_app)
         self._lives = Lives(self.world)
         prices = Prices(self.world)
-        self._prices, self._sts = prices, Sts(self.world)
+        self._prices, self._sts, self._iam, self._quotas = prices, Sts(self.world), Iam(), Quotas(self.world)
         self._ec2 = Ec2(self.world, self._moto, self._lives, prices)
         self._ssm = Ssm(self.world, self._moto, self._lives)
         self._s3 = s3.S3(self.world, self._moto, self._lives.on_phase)
@@ -165,9 +185,12 @@ class Emulator:
         iam = iam_backends[ACCOUNT]["aws"]
         for role in (PROFILE, LAUNCHER_ROLE):
             iam.create_role(role, "{}", "/", None, "", [], None)
+        iam.put_role_policy(PROFILE, "hosts", json.dumps(self._host_policy))
         iam.create_instance_profile(PROFILE, "/", [])
         iam.add_role_to_instance_profile(PROFILE, PROFILE)
         s3_backends[ACCOUNT]["aws"].create_bucket(BUCKET, self.world.region)
+        # As every bucket since January 2023 (S3 user guide, "Setting default server-side encryption behavior").
+        s3_backends[ACCOUNT]["aws"].put_bucket_encryption(BUCKET, s3.DEFAULT_ENCRYPTION)
         in_background(self._ec2.prepare)
         self._launcher.policy = self.world.launcher_policy
 
@@ -205,8 +228,11 @@ class Emulator:
                 return self._s3.handle(call)
             case "pricing":
                 return self._prices.products(call)
-            case "sts":
-                found = self._sts.handle(call)
+            case "sts" | "iam" | "servicequotas":
+                own: dict[str, Sts | Iam | Quotas] = {
+                    "sts": self._sts, "iam": self._iam, "servicequotas": self._quotas
+                }  # fmt: skip
+                found = own[call.service].handle(call)
                 if found is not None:
                     return found
         if call.path.startswith("/moto-api"):
@@ -242,9 +268,11 @@ class Emulator:
                 raise ApiError(code, f"{said} on resource: {asked.resource}", 403)
 
     def _metadata(self, call: Call) -> Answer:
-        _, _, instance_id, rest = call.path.split("/", 3)
+        _, _, whose, rest = [*call.path.split("/", 3), ""][:4]
         names = ("X-aws-ec2-metadata-token-ttl-seconds", "X-aws-ec2-metadata-token")
-        status, body = self._imds.handle(instance_id, call.method, rest, {name: call.header(name) for name in names})
+        status, body = self._imds.handle(
+            f"{self.world.endpoint}/imds/{whose}/", call.method, rest, {name: call.header(name) for name in names}
+        )
         return Answer(body.encode(), status, (("Content-Type", "text/plain"),))
 
     def _control(self, call: Call) -> Answer:

@@ -59,6 +59,8 @@ class EmulatedInstance:
     image_id: str
     host: Host
     visible_at: float
+    # Where it finds its metadata. On EC2 a network address keeps instances apart; here nobody can guess another's.
+    metadata_url: str
     is_one_time: bool = False
     state: str = "pending"
     is_online: bool = False

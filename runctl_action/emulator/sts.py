@@ -7,10 +7,12 @@ import json
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 from xml.sax.saxutils import escape
 
+from runctl_action.emulator import policies
 from runctl_action.emulator.state import ACCOUNT, World
 from runctl_action.emulator.wire import Answer, ApiError, Call, as_xml, timestamp
 
@@ -31,6 +33,9 @@ class Sts:
                 return as_xml(call.action, inside, _NAMESPACE)
             case "AssumeRoleWithWebIdentity":
                 claims = _claims(call.form.get("WebIdentityToken", ""))
+                role = self._role(call.form.get("RoleArn", ""))
+                if not _trusts(role, claims):
+                    raise ApiError("AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity", 403)
                 subject = f"<SubjectFromWebIdentityToken>{escape(str(claims['sub']))}</SubjectFromWebIdentityToken>"
                 return self._session(call, subject)
             case "AssumeRole":
@@ -65,6 +70,18 @@ class Sts:
             if role.arn == arn:
                 return role
         raise ApiError("AccessDenied", f"Not authorized to perform sts:AssumeRoleWithWebIdentity on {arn}", 403)
+
+
+def _trusts(role: Any, claims: Mapping[str, Any]) -> bool:
+    """Whether a role's trust policy lets this token's owner have it. The emulated account's own role trusts anybody."""
+    document = json.loads(role.assume_role_policy_document)
+    if not document:
+        return True
+    issuer = str(claims.get("iss", "")).removeprefix("https://")
+    provider = f"arn:aws:iam::{ACCOUNT}:oidc-provider/{issuer}"
+    context = {f"{issuer}:{name}": str(claims[name]) for name in ("aud", "sub")}
+    policy = policies.of_resource(document, "Federated", provider)
+    return policy.allows("sts:AssumeRoleWithWebIdentity", role.arn, context)
 
 
 def _claims(token: str) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def as_ec2_xml(action: str, inside: str) -> Answer:
 def as_error(service: str, error: ApiError) -> Answer:
     """The error in the protocol of `service`."""
     code, message = error.code, str(error)
-    if service in {"ssm", "pricing"}:
+    if service in {"ssm", "pricing", "servicequotas", "secretsmanager"}:
         body = json.dumps({"__type": code, "message": message}).encode()
         return Answer(body, error.status, (("Content-Type", _JSON), ("x-amzn-errortype", code)))
     inside = f"<Code>{code}</Code><Message>{escape(message)}</Message>"

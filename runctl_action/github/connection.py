@@ -132,6 +132,15 @@ class Connection:
                 self._login = login
         return self._login
 
+    def may_read_pull_requests(self, patience: Patience) -> tuple[str, ...] | None:
+        """Asks for one, and changes nothing. The scopes of a classic token; None of any other, which does not say what
+        it may (GitHub's REST reference, "Authenticating", X-OAuth-Scopes). Raises GitHubError: it may not."""
+        with self.asked(patience) as repository:
+            path = f"/repos/{self.repository}/pulls"
+            headers, _ = repository.requester.requestJsonAndCheck("GET", path, {"per_page": 1})
+            said = headers.get("x-oauth-scopes")
+            return None if said is None else tuple(scope.strip() for scope in said.split(",") if scope.strip())
+
     @contextmanager
     def asked(self, patience: Patience) -> Iterator[Repository]:
         """The repository, without a request. What is asked of it in the block raises GitHubError and nothing else;

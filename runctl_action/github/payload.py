@@ -100,14 +100,13 @@ def _pull_request(found: object, repository: str) -> PullRequest:
     base = _at(found, "base", "repo", "full_name")
     # What can't be read is a stranger's.
     head_repository = home if isinstance(home, str) and _REPOSITORY.match(home) else None
-    is_ours = isinstance(base, str) and (head_repository or "").casefold() == base.casefold() == repository.casefold()
     return PullRequest(
         number=_number(_at(found, "number"), "the pull request's number"),
         head_sha=_matching(_at(found, "head", "sha"), _OBJECT_ID, "the pull request's head.sha", "a commit's id"),
         head_branch=_branch(_at(found, "head", "ref"), "the pull request's head.ref"),
         head_repository=head_repository,
         base_branch=_branch(_at(found, "base", "ref"), "the pull request's base.ref"),
-        is_fork=not is_ours,
+        is_fork=not (_is_named(home, repository) and _is_named(base, repository)),
         is_open=_at(found, "state") != "closed",
     )
 
@@ -132,8 +131,12 @@ def _is_deletion(body: Mapping[str, Any]) -> bool:
 
 
 def _is_of_a_fork(body: Mapping[str, Any], repository: str) -> bool:
-    home = _at(body, "workflow_run", "head_repository", "full_name")
-    return not isinstance(home, str) or home.casefold() != repository.casefold()
+    return not _is_named(_at(body, "workflow_run", "head_repository", "full_name"), repository)
+
+
+def _is_named(value: object, repository: str) -> bool:
+    """In any case. A letter of another alphabet that folds to one of ours is another name."""
+    return isinstance(value, str) and bool(_REPOSITORY.match(value)) and value.casefold() == repository.casefold()
 
 
 def _json(payload: bytes | str) -> dict[str, Any]:

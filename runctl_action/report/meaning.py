@@ -42,7 +42,7 @@ _WHAT_HAPPENED: dict[Cause, str] = {
     "no-checkpoint": "ended without a checkpoint, and `require-checkpoint` asks for one",
     "usage": "was not trained: the command line or the settings are wrong",
     "source": "was not trained: its source could not be read",
-    "cloud": "was not trained: AWS gave no instance that could be used",
+    "cloud": "was not trained: AWS refused, or gave no instance that could be used",
     "sync": "was not trained: its source did not reach the instance as it was pushed",
     "install": "was not trained: its dependencies could not be installed",
     "spot-reclaimed": "was interrupted: AWS reclaimed its spot instance",
@@ -151,6 +151,8 @@ def hint(report: Report) -> str:
 
 
 def _after_a_refusal(report: Report, again: str) -> str:
+    if report.message.startswith("the secret "):
+        return f"correct `secrets`, or the policy of the instance profile's role; then: {again}"
     if "is not allowed" in report.message:
         return f"allow what is named in the launcher's policy; then: {again}"
     if "refused" in report.message:

@@ -143,7 +143,7 @@ class LiveProgress:
         from rich.text import Text
 
         # soft_wrap: a long line stays one line, for whoever copies it; Text: a log is no markup.
-        self._console.print(Text(_encodable(line, self._console.encoding), style=style), soft_wrap=True)
+        self._console.print(Text(encodable(line, self._console.encoding), style=style), soft_wrap=True)
 
     def _status(self) -> Any:
         from rich.text import Text
@@ -151,7 +151,7 @@ class LiveProgress:
         shown = f"{self._name} {self._monotonic() - self._since:.0f} s"
         said = self._lines.unfinished() or visible(self._detail)
         text = Text(
-            _encodable(f"{shown} · {said}" if said else shown, self._console.encoding),
+            encodable(f"{shown} · {said}" if said else shown, self._console.encoding),
             no_wrap=True,
             overflow="ellipsis",
         )
@@ -195,13 +195,16 @@ def print_report(report: Report, stream: TextIO) -> None:
 
 
 def print_runs(reports: Sequence[Report], stream: TextIO, now: datetime | None = None) -> None:
-    """One line a run: id, state, age, script, branch."""
+    """One line a run: id, state, age, cost so far, script, branch."""
     now = now or datetime.now(UTC)
-    rows = [("RUN", "STATE", "AGE", "SCRIPT", "BRANCH")]
+    rows = [("RUN", "STATE", "AGE", "COST", "SCRIPT", "BRANCH")]
     for report in reports:
         state = f"{report.outcome}{f' ({report.cause})' if report.cause else ''}" if report.outcome else report.phase
         since = age(now - report.requested_at)
-        rows.append((report.run_id, state, since, visible(report.script), visible(report.branch or "-")))
+        words = cost(report)
+        # Without a receipt nothing was launched yet.
+        spent = f"{words.total or 'unknown'}{' so far' * words.is_so_far}" if words else "-"
+        rows.append((report.run_id, state, since, spent, visible(report.script), visible(report.branch or "-")))
     if reports:
         _write_columns(rows, stream)
     else:
@@ -264,11 +267,11 @@ class _Lines:
 
 
 def _write(stream: TextIO, line: str) -> None:
-    stream.write(_encodable(line, stream.encoding) + "\n")
+    stream.write(encodable(line, stream.encoding) + "\n")
     stream.flush()
 
 
-def _encodable(line: str, encoding: str | None) -> str:
+def encodable(line: str, encoding: str | None) -> str:
     name = encoding or "utf-8"
     return line.encode(name, "backslashreplace").decode(name)
 

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 
 from runctl_action.contract.reports import Receipt, ReceiptLine, Report
 from runctl_action.report.receipt import apportioned
+from runctl_action.report.visible import visible as visible
 
 # CSI (colours, cursor), OSC (titles, links) up to its terminator, and the two-character sequences of a terminal.
 _TERMINAL_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z\\^-~])")
@@ -103,11 +104,6 @@ def age(since: timedelta) -> str:
     return f"{seconds} s"
 
 
-def visible(text: str) -> str:
-    """`text` on one line: control and direction-changing characters, line ends and undecodable bytes as escapes."""
-    return text if text.isprintable() else "".join(_visible(character) for character in text)
-
-
 def log_line(text: str) -> str:
     """One line of a program's output: tabs stay, colours and cursor movements go, what else controls is escaped.
     Of a line that was rewritten with carriage returns, its last state."""
@@ -175,18 +171,6 @@ def _digits(number: Decimal) -> str:
 def _plain(number: Decimal) -> str:
     shown = format(number, "f")
     return shown.rstrip("0").rstrip(".") if "." in shown else shown
-
-
-def _visible(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code - 0xDC00:02x}"
-    category = unicodedata.category(character)
-    if category in {"Cc", "Cf", "Cs", "Zl", "Zp"} and character != "\N{ZERO WIDTH JOINER}":
-        if code < 0x100:
-            return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(character, f"\\x{code:02x}")
-        return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-    return character
 
 
 def _quoted(word: str) -> str:

@@ -170,7 +170,7 @@ class Launches:
     def _use_existing(self, seen: Observation, attempt: Attempt, instance_id: str) -> None:
         try:
             instance = require_state(self.instances.find(instance_id), instance_id, ("running",), "train on it")
-            role_id = self.instances.profile_role_id(_profile(instance))
+            role_id = self.instances.profile_role_id(profile_of(instance))
         except CloudError as error:
             message = f"{error} ({error.hint})" if error.hint else str(error)
             self.end(seen, decide.EndAttempt(attempt.number, "failed", "cloud", message))
@@ -194,7 +194,7 @@ def _quota(offer: Offer) -> tuple[Market, str]:
     return offer.market, offers.quota_family(offer.instance_type)
 
 
-def _profile(instance: Instance) -> str:
+def profile_of(instance: Instance) -> str:
     if instance.profile is None:
         raise CloudError(
             f"instance {instance.id} has no instance profile: SSM cannot reach it, and it cannot write its results",

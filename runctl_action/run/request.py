@@ -161,28 +161,54 @@ def resume_of(seen: Observation) -> Resume:
     return found
 
 
+def require_bucket(settings: Settings, root: Path | None) -> None:
+    """`root` is the git root, where runctl.toml would be. Raises SettingsError."""
+    if settings.bucket:
+        return
+    if root is None:
+        raise SettingsError(
+            "no bucket is set, and this is not a git repository, whose runctl.toml could name one",
+            "name it: --bucket NAME, or RUNCTL_BUCKET; or run this inside the repository",
+        )
+    raise SettingsError(
+        "no bucket is set: a run keeps its source, log, checkpoints and result in one",
+        'set it in runctl.toml: bucket = "my-team-runctl"; without an account: runctl-action train --emulate …',
+    )
+
+
+def required_profile(settings: Settings) -> str:
+    """The instance profile that hosts get. Raises SettingsError."""
+    if not settings.instance_profile:
+        raise SettingsError(
+            "no instance profile is set: a host without one cannot be reached by SSM, nor write its results",
+            'set `instance-profile` in runctl.toml, for example: instance-profile = "runctl-host"',
+        )
+    return settings.instance_profile
+
+
+def required_types(settings: Settings) -> list[str]:
+    """In their order. Raises SettingsError."""
+    types = [name for name in settings.instance_type if name != "cheapest"]
+    if not types:
+        raise SettingsError(
+            "no instance type is set", 'set `instance-type`, for example: instance-type = ["g5.xlarge"]'
+        )
+    return types
+
+
 def _checked_cloud(settings: Settings, store: Store, instances: Instances, pricing: Pricing) -> dict[str, object]:
     """Asks AWS about everything that the launch will name, so that a typing error costs a second and no money."""
     store.check()
     if settings.instance_id:
         require_state(instances.find(settings.instance_id), settings.instance_id, ("running",), "train on it")
         return {}
-    if not settings.instance_profile:
-        raise SettingsError(
-            "no instance profile is set: a host without one cannot be reached by SSM, nor write its results",
-            'set `instance-profile` in runctl.toml, for example: instance-profile = "runctl-host"',
-        )
-    role_id = instances.profile_role_id(settings.instance_profile)
-    types = [name for name in settings.instance_type if name != "cheapest"]
-    if not types:
-        raise SettingsError(
-            "no instance type is set", 'set `instance-type`, for example: instance-type = ["g5.xlarge"]'
-        )
+    role_id = instances.profile_role_id(required_profile(settings))
+    types = required_types(settings)
     disks = [max(settings.volume_size or 0, instances.image(settings.ami, name).root_gib) for name in types]
     subnets = instances.subnets(settings.subnets)
     has_public_ipv4 = any(subnet.assigns_public_ipv4 for subnet in subnets)
     beside = pricing.beside_compute(min(disks), has_public_ipv4=has_public_ipv4)
-    _check_prices(settings, ranked_offers(settings, subnets, pricing), pricing, beside)
+    check_prices(settings, ranked_offers(settings, subnets, pricing), pricing, beside)
     return {"role_id": role_id}
 
 
@@ -194,8 +220,9 @@ def ranked_offers(settings: Settings, subnets: Sequence[Subnet], pricing: Pricin
     return offers.rank(settings.instance_type, zones, settings.spot, prices, max_price=settings.max_price)
 
 
-def _check_prices(settings: Settings, ranked: Sequence[Offer], pricing: Pricing, beside: Decimal) -> None:
-    """`beside` is what disk and address cost an hour."""
+def check_prices(settings: Settings, ranked: Sequence[Offer], pricing: Pricing, beside: Decimal) -> None:
+    """Whether max-price and max-cost can be kept; `beside` is what disk and address cost an hour. Raises
+    SettingsError."""
     if not ranked:
         why = f" ({'; '.join(pricing.problems)})" if pricing.problems else ""
         raise SettingsError(

@@ -210,7 +210,10 @@ class TestTheState:
 
 class TestTheImage:
     def described(self, stub: Any, instance_type: str, architectures: list[str], *, gpu: str = "") -> None:
-        found: dict[str, Any] = {"ProcessorInfo": {"SupportedArchitectures": architectures}}
+        found: dict[str, Any] = {
+            "ProcessorInfo": {"SupportedArchitectures": architectures},
+            "VCpuInfo": {"DefaultVCpus": 2},
+        }
         if gpu:
             found["GpuInfo"] = {"Gpus": [{"Manufacturer": gpu}]}
         stub("ec2").add_response(

@@ -5,7 +5,7 @@ import pytest
 
 from runctl_action.cloud import session as cloud_session
 from runctl_action.cloud.session import aws_errors, connect, translated
-from runctl_action.errors import CloudError, CredentialsError, PermissionDenied, Unavailable
+from runctl_action.errors import CloudError, CredentialsError, PermissionDenied, SettingsError, Unavailable
 
 ARN = "arn:aws:iam::123456789012:user/me"
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
@@ -44,7 +44,7 @@ def test_the_profile_names_the_region_when_nothing_else_does(no_aws):
 
 def test_without_a_region_it_is_said_where_one_is_looked_for(no_aws):
     with pytest.raises(
-        CredentialsError, match="no AWS region is set: neither --region, RUNCTL_REGION, AWS_REGION"
+        SettingsError, match="no AWS region is set: neither --region, RUNCTL_REGION, AWS_REGION"
     ) as caught:
         connect(KEYS, None)
     assert 'region = "us-east-1"' in caught.value.hint
