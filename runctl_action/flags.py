@@ -9,10 +9,11 @@ from runctl_action.parsing import show_duration
 
 _LOOKING = ("region", "bucket", "prefix", "allowed-account-ids")
 _METAVARS = {
-    "env": "NAME=VALUE", "instance_type": "TYPE,…", "subnets": "ID,…", "security_groups": "ID,…",
-    "allowed_account_ids": "ID,…", "checkpoints": "GLOB,…", "metrics": "GLOB,…", "volume_size": "GIB",
-    "max_attempts": "N", "max_duration": "TIME", "hang_timeout": "TIME", "grace": "TIME", "lease": "TIME",
-    "keep_on_failure": "TIME", "max_file_bytes": "SIZE", "python": "VERSION", "install": "HOW", "resume": "RUN",
+    "env": "NAME=VALUE", "secrets": "NAME=WHERE", "instance_type": "TYPE,…", "subnets": "ID,…",
+    "security_groups": "ID,…", "allowed_account_ids": "ID,…", "checkpoints": "GLOB,…", "metrics": "GLOB,…",
+    "volume_size": "GIB", "max_attempts": "N", "max_duration": "TIME", "hang_timeout": "TIME", "grace": "TIME",
+    "lease": "TIME", "keep_on_failure": "TIME", "max_file_bytes": "SIZE", "python": "VERSION", "install": "HOW",
+    "resume": "RUN",
 }  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def add_settings(command: argparse.ArgumentParser, *, all_of_them: bool = False)
             group.add_argument(
                 f"--{flag}", dest=f"set:{flag}", action=argparse.BooleanOptionalAction, default=None, help=help_text
             )
-        elif name == "env" or metavar.endswith(",…"):
+        elif "=" in metavar or metavar.endswith(",…"):
             group.add_argument(f"--{flag}", dest=f"set:{flag}", action=_Several, metavar=metavar, help=help_text)
         else:
             group.add_argument(f"--{flag}", dest=f"set:{flag}", metavar=metavar, help=help_text)
@@ -66,7 +67,7 @@ class _Several(argparse.Action):
     """A list: each time the flag is given it adds to what is there; commas separate, except in a variable's value."""
 
     def __call__(self, _parser: object, found: argparse.Namespace, value: Any, _option: str | None = None) -> None:
-        items = [value] if self.metavar == "NAME=VALUE" else [part.strip() for part in value.split(",") if part.strip()]
+        items = [value] if "=" in str(self.metavar) else [part.strip() for part in value.split(",") if part.strip()]
         setattr(found, self.dest, [*(getattr(found, self.dest) or ()), *items])
 
 

@@ -17,6 +17,10 @@ _LONGEST = 366 * 86400
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([KMGT]?i?B)?\Z", re.IGNORECASE | re.ASCII)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,15}\Z")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+# Linux gives a program no longer argument or variable (MAX_ARG_STRLEN).
+_LONGEST_ARGUMENT = 128 * 1024 - 1
+# Beyond, nobody means an amount, and reckoning with it overflows.
+_LEAST_USD, _MOST_USD = Decimal("1e-9"), Decimal("1e9")
 _OFF = {"off", "never", "0", "none"}
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 # What a shell drops from a word: a backslash and the line break behind it, except between single quotes.
@@ -113,7 +117,7 @@ def money(value: object) -> Decimal:
         amount = Decimal(written)
     except InvalidOperation:
         raise ValueError(f"{shown(value)} is not an amount in US dollars: write 0.50 or $0.50") from None
-    if not amount.is_finite() or amount <= 0:
+    if not amount.is_finite() or not _LEAST_USD <= amount <= _MOST_USD or len(written) > 40:
         raise ValueError(f"{shown(value)} is not a positive amount in US dollars: write 0.50 or $0.50")
     return amount
 
@@ -133,7 +137,8 @@ def shell_words(value: object) -> tuple[str, ...]:
         return tuple(_argument(item) for item in value)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f'{shown(value)} is not a list of arguments: write --lr 0.1 or ["--lr", "0.1"]')
-    written = _without_nul(_CONTINUATION.sub(_without_continuation, str(value)))
+    # shlex takes a time that grows with the square of a word's length.
+    written = _passable(_CONTINUATION.sub(_without_continuation, _passable(str(value), "the text of all arguments")))
     try:
         return tuple(shlex.split(written))
     except ValueError:
@@ -164,7 +169,7 @@ def pairs(value: object) -> dict[str, str]:
             raise ValueError(f"line {index} has no `=`: write NAME=VALUE, one a line")
         if not _NAME.match(name.strip()):
             raise ValueError(f"line {index}: {shown(name)} is not a variable's name: write NAME=VALUE, one a line")
-        found[name.strip()] = item
+        found[name.strip()] = _passable(item, f"the value of {name.strip()}")
     return found
 
 
@@ -176,7 +181,7 @@ def shown(value: object) -> str:
 
 def did_you_mean(word: str, known: Sequence[str], prefix: str = "") -> str:
     """ ": did you mean …?", or nothing when nothing is close."""
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word, known, n=1) if len(word) <= 100 else ()
     return f": did you mean {prefix}{close[0]}?" if close else ""
 
 
@@ -191,7 +196,7 @@ def _argument(item: object, what: str = "") -> str:
         return str(item).lower()
     if not isinstance(item, str | int | float):
         raise ValueError(f"{what or shown(item)} is neither text nor a number: write it in quotes")
-    return _without_nul(str(item), what)
+    return _passable(str(item), what)
 
 
 def _without_continuation(match: re.Match[str]) -> str:
@@ -199,6 +204,13 @@ def _without_continuation(match: re.Match[str]) -> str:
     if quoted.startswith("'"):
         return quoted
     return re.sub(r"\\(.)", lambda pair: "" if pair[1] == "\n" else pair[0], quoted, flags=re.DOTALL)
+
+
+def _passable(written: str, what: str = "") -> str:
+    """What can be an argument or a variable's value."""
+    if len(written) > _LONGEST_ARGUMENT:
+        raise ValueError(f"{what or shown(written)} is longer than 128 KiB, which no program can be given: use a file")
+    return _without_nul(written, what)
 
 
 def _without_nul(written: str, what: str = "") -> str:

@@ -10,18 +10,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from runctl_action import parsing
+from runctl_action.contract import secret_names
 from runctl_action.contract.documents import TrainingSettings
 from runctl_action.errors import SettingsError
+from runctl_action.report.visible import visible
 
 # Names that begin like a setting and are none: switches of ours, and what a host sets for the training.
 RESERVED = frozenset(
     {"RUNCTL_SKIP", "RUNCTL_HOST_DIR", "RUNCTL_RUN_ID", "RUNCTL_ATTEMPT", "RUNCTL_CHECKPOINT_DIR", "RUNCTL_RESUME_FROM",
      "RUNCTL_SMOKE_AWS"}
 )  # fmt: skip
+# What a host sets for the training beside them; a secret of that name would be one by mistake.
+_HOSTS = frozenset({"PATH", "HOME", "PYTHONPATH", "AWS_REGION"})
 
 Text = Annotated[str, BeforeValidator(parsing.text)]
 OptionalText = Annotated[str | None, BeforeValidator(parsing.text)]
@@ -76,13 +80,19 @@ class Settings(BaseSettings):
         "commit: the files of the commit; worktree: the tracked files as they are on disk, changes and all",
         "commit",
     )
-    python: Text = _setting(WHAT, "The Python version for the training", ">=3.11")
+    python: Text = _setting(WHAT, "The Python for the training: a version, or a path in the image", ">=3.11")
     install: Text = _setting(
         WHAT, "Dependencies: auto (PEP 723, uv.lock, requirements.txt, pyproject.toml), skip, or a command", "auto"
     )
     env: Variables = _setting(
         WHAT,
         "Variables for the training, NAME=VALUE: one a flag, one a line of RUNCTL_ENV, or [env] in runctl.toml",
+        {},
+    )
+    secrets: Variables = _setting(
+        WHAT,
+        "Secrets for the training, given as env is: NAME=ssm:/PARAMETER or NAME=secretsmanager:SECRET. "
+        "Names, never values: hosts fetch those",
         {},
     )
     max_file_bytes: Size = _setting(WHAT, "No tracked file may be larger", 2 * 1024**3)
@@ -151,9 +161,8 @@ class Settings(BaseSettings):
     @field_validator("prefix")
     @classmethod
     def _prefix(cls, value: str) -> str:
-        if (value and not re.fullmatch(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*", value)) or ".." in value.split(
-            "/"
-        ):
+        pattern = r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*"
+        if (value and not re.fullmatch(pattern, value)) or {".", ".."} & set(value.split("/")):
             raise ValueError(f"{value!r} is not a key prefix: write letters, digits, hyphens and single slashes")
         return value
 
@@ -163,6 +172,20 @@ class Settings(BaseSettings):
         if not value.strip():
             raise ValueError("it is empty: leave it out for the default")
         return value
+
+    @field_validator("secrets")
+    @classmethod
+    def _secret_names(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        for name, where in value.items():
+            if name in RESERVED | _HOSTS or name.startswith("RUNCTL_"):
+                raise ValueError(f"{name} is a variable that hosts set: choose another name")
+            if name in info.data.get("env", {}):
+                raise ValueError(f"{name} is in `env` too: keep one of them")
+            try:
+                secret_names.parse(where.strip())
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        return {name: where.strip() for name, where in value.items()}
 
     @field_validator("max_attempts")
     @classmethod
@@ -217,6 +240,7 @@ class Settings(BaseSettings):
             resume_args=self.resume_args,
             metrics=self.metrics,
             env=self.env,
+            secrets=self.secrets,
             max_duration_seconds=self.max_duration,
             hang_timeout_seconds=self.hang_timeout,
             grace_seconds=self.grace,
@@ -290,7 +314,8 @@ def load(
                 values[name] = value
                 origin[name] = where
             else:
-                problems.append(f"{where}: there is no such setting{parsing.did_you_mean(_hyphenated(name), known)}")
+                meant = parsing.did_you_mean(_hyphenated(name), known)
+                problems.append(f"{visible(where)}: there is no such setting{meant}")
     try:
         settings = FileSettings(**values)
     except pydantic.ValidationError as error:
@@ -329,7 +354,18 @@ def _from_toml(root: Path | None, read: Callable[[str], bytes | None], problems:
     else:
         table = "hook" if own is not None else "tool.runctl.hook"
         problems.append(f"{where}: `hook` is not a table: write [{table}]")
+    for name in [name for name, value in found.items() if not _is_plain(value)]:
+        problems.append(f"{visible(f'{where}: {name}')}: it is nested too deeply, or has a number beyond 64 bits")
+        del found[name]
     return {name: (f"{where}: {name}", value) for name, value in found.items()}
+
+
+def _is_plain(value: object, levels: int = 8) -> bool:
+    """Whether it can be shown: Python neither writes what is nested without end nor numbers of thousands of digits."""
+    if isinstance(value, dict | list):
+        items = value.values() if isinstance(value, dict) else value
+        return levels > 0 and all(_is_plain(item, levels - 1) for item in items)
+    return not isinstance(value, int) or value.bit_length() <= 64
 
 
 def _on_disk(root: Path | None) -> Callable[[str], bytes | None]:
@@ -347,7 +383,8 @@ def _parsed(path: Path, read: Callable[[str], bytes | None], problems: list[str]
     try:
         data = read(path.name)
         return None if data is None else tomllib.loads(data.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    # ValueError: no TOML, no UTF-8, or a number of thousands of digits. RecursionError: brackets without end.
+    except (ValueError, RecursionError, OSError) as error:
         problems.append(f"{path} cannot be read: {error} (see https://toml.io for how TOML is written)")
         return None
 
@@ -363,7 +400,7 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> _Found
         else:
             known = [known.upper().replace("-", "_") for known in names()]
             meant = parsing.did_you_mean(variable.removeprefix("RUNCTL_").upper(), known, "RUNCTL_")
-            problems.append(f"{variable}: there is no such setting{meant}")
+            problems.append(f"{visible(variable)}: there is no such setting{meant}")
     return found
 
 

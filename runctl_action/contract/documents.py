@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
+
+from runctl_action.contract import secret_names
 
 Phase = Literal["preparing", "launching", "booting", "syncing", "installing", "training", "collecting", "done"]
 Outcome = Literal["succeeded", "failed", "interrupted", "timed-out", "cancelled", "lost"]
@@ -56,7 +58,8 @@ def _to_json(value: str) -> str | dict[str, str]:
 OsString = Annotated[str, BeforeValidator(_from_json), PlainSerializer(_to_json)]
 # Training code can write its own run's documents: what could not be compared or reckoned with is no document.
 Moment = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC))]
-Seconds = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[float, Field(allow_inf_nan=False, ge=-1e10, le=1e10)]
+Count = Annotated[int, Field(ge=0, le=2**60)]
 # A sentence for people: one that names such a path must not keep the document from being written.
 Sentence = Annotated[str, PlainSerializer(lambda value: value.encode("utf-8", "backslashreplace").decode())]
 
@@ -73,7 +76,7 @@ class Document(BaseModel):
 class TrainingSettings(BaseModel):
     """The part of the settings that the host acts on; nothing secret is in it."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     python: str = ">=3.11"
     install: OsString = "auto"
@@ -82,11 +85,20 @@ class TrainingSettings(BaseModel):
     resume_args: tuple[OsString, ...] = ()
     metrics: tuple[OsString, ...] = ("metrics.jsonl",)
     env: dict[str, OsString] = {}
-    secrets: tuple[str, ...] = ()
+    # Where each variable's value is kept (contract/secret_names.py). Never the value.
+    secrets: dict[str, str] = {}
     max_duration_seconds: int = 6 * 3600
     hang_timeout_seconds: int = 0
     grace_seconds: int = 60
     keep_on_failure_seconds: int = 0
+
+    @field_validator("secrets")
+    @classmethod
+    def _names_only(cls, value: dict[str, str]) -> dict[str, str]:
+        """A document with a value in a name's place cannot be made. Nothing of it is in the error."""
+        for where in value.values():
+            secret_names.parse(where)
+        return value
 
     @property
     def lease_seconds(self) -> int:
@@ -103,7 +115,7 @@ class Checkpoint(BaseModel):
 
     path: OsString
     kind: Literal["file", "directory"] = "file"
-    bytes: int
+    bytes: Count
     sha256: str
     key: str
     modified_at: Moment
@@ -282,12 +294,12 @@ class Status(Document):
 
     run_id: str
     attempt: int
-    beat: int
+    beat: Count
     phase: Phase
     at: Moment
     phases: tuple[PhaseTime, ...] = ()
-    log_segments: int = 0
-    checkpoints: int = 0
+    log_segments: Count = 0
+    checkpoints: Count = 0
     detail: Sentence = ""
     warnings: tuple[Sentence, ...] = ()
 
@@ -307,10 +319,10 @@ class Result(Document):
     signal: int | None = None
     message: Sentence = ""
     digest: str | None = None
-    files: int = 0
+    files: Count = 0
     phases: tuple[PhaseTime, ...] = ()
-    log_segments: int = 0
-    log_bytes: int = 0
+    log_segments: Count = 0
+    log_bytes: Count = 0
     checkpoints: tuple[Checkpoint, ...] = ()
     metrics: tuple[dict[str, Any], ...] = ()
     warnings: tuple[Sentence, ...] = ()

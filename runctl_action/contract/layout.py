@@ -40,8 +40,11 @@ class Layout:
     def tool(self, sha256: str, name: str) -> str:
         return self._key("tools", _checked(sha256), name)
 
+    def tools_prefix(self) -> str:
+        return self._key("tools", "")
+
     def latest(self, repository: str, branch: str) -> str:
-        return self._key("sources", _quoted(repository), "latest", _quoted(branch))
+        return self._key("sources", _short(_quoted(repository)), "latest", _short(_quoted(branch)))
 
     def open_prefix(self) -> str:
         return self._key("open", "")
@@ -152,8 +155,15 @@ def client_token(parameters: bytes) -> str:
 
 
 def _quoted(name: str, safe: str = "") -> str:
-    """ASCII for any name there can be, undecodable bytes included."""
-    return quote(name.encode("utf-8", "surrogateescape"), safe=safe)
+    """ASCII for any name there can be, undecodable bytes included. No part of it is `.` or `..`: whatever stands
+    between us and S3 may take those for steps, and sign or forward another key."""
+    parts = quote(name.encode("utf-8", "surrogateescape"), safe=safe).split("/")
+    return "/".join(part.replace(".", "%2E") if part in {".", ".."} else part for part in parts)
+
+
+def _short(quoted: str) -> str:
+    """S3's keys have at most 1,024 bytes, and quoting makes three of one."""
+    return quoted if len(quoted) <= 300 else f"{quoted[:200]}-{hashlib.sha256(quoted.encode()).hexdigest()}"
 
 
 def _checked(sha256: str) -> str:

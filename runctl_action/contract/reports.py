@@ -1,4 +1,4 @@
-"""What people and programs read about a run, before it and after it: quote and report, with its receipt."""
+"""What people and programs read about a run, before it and after it: checkup, quote, and report with its receipt."""
 
 from __future__ import annotations
 
@@ -145,3 +145,28 @@ class Quote(Document):
     max_cost_seconds: int | None = None
     max_cost_seconds_at_least: int | None = None
     unknown: tuple[str, ...] = ()
+
+
+class Log(Document):
+    """What the last attempt of a run has printed so far, its own lines and ours; `outcome` is None while it goes on."""
+
+    run_id: str
+    outcome: Outcome | None = None
+    lines: tuple[Sentence, ...] = ()
+
+
+class Finding(BaseModel):
+    """One check of the doctor's. `unseen`: we may not look, which is no failure; `skipped`: not needed, or an earlier
+    check failed. `fix` is a sentence or a command, where there is something to do."""
+
+    name: str
+    status: Literal["passed", "failed", "unseen", "skipped"]
+    seen: Sentence
+    fix: Sentence = ""
+
+
+class Checkup(Document):
+    """In the order in which they were made; `exit_code` is that of the first that failed."""
+
+    exit_code: int
+    checks: tuple[Finding, ...]

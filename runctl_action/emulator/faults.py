@@ -126,6 +126,10 @@ class Faults:
     def has(self, kind: str) -> bool:
         return any(fault.kind == kind and fault.left != 0 for fault in self._faults)
 
+    def is_set(self, kind: str, **seen: str) -> bool:
+        """Whether `take` would give one; none is used up."""
+        return any(fault.kind == kind and fault.left != 0 and _matches(fault, seen) for fault in self._faults)
+
     def take(self, kind: str, **seen: str) -> Fault | None:
         """The first fault of `kind` whose conditions hold for `seen`; one with `times` is used up by it."""
         with self._lock:

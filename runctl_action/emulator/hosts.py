@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email import message_from_bytes
@@ -119,6 +122,8 @@ class Host:
             process.kill()
             process.wait()
         self._listener.join()  # what had ended by itself is told first
+        if process.returncode < 0:
+            _end_orphans(self.environment()[HOST_DIRECTORY_VARIABLE])
         while self._executions:
             self._lose(self._executions.popitem()[1])
 
@@ -187,6 +192,9 @@ class Host:
                     self._checked.set()
                 elif event["event"] in {"power-off", "reboot"}:
                     threading.Thread(target=self._on_power, args=(event["event"],), daemon=True).start()
+        if self._supervisor is process and not self._unsafe:
+            # Nobody has asked for its end: a process of the host has killed what stands for the machine.
+            threading.Thread(target=self._on_power, args=("power-off",), daemon=True).start()
 
     def _run_user_data(self) -> None:
         """cloud-init's two kinds: a boothook at every boot, a script once per instance."""
@@ -205,6 +213,31 @@ class Host:
             if execution.error:
                 log = self.directory / "var" / "log" / "cloud-init-output.log"
                 log.write_text(f"part {index}: {execution.error}\n")
+
+
+def _end_orphans(state: str) -> None:
+    """Kills what a killed supervisor has left: nobody is its parent any more. Known by a variable that a host's
+    processes have, so best effort: one that has put it away is left."""
+    mark = os.fsencode(f"{HOST_DIRECTORY_VARIABLE}={state}")
+    for _ in range(100):
+        left = [pid for pid in _everybody() if mark in _variables(pid)]
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not left:
+            return
+        time.sleep(0.02)
+
+
+def _everybody() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
+
+
+def _variables(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 @functools.cache

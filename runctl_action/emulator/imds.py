@@ -23,9 +23,9 @@ class Imds:
         self._lives = lives
         self._tokens: dict[str, tuple[str, float]] = {}
 
-    def handle(self, instance_id: str, method: str, path: str, headers: Mapping[str, str]) -> Answer:
-        """(status, body) of a request to `path` (without the leading slash) by the host `instance_id`."""
-        instance = self._world.instances.get(instance_id)
+    def handle(self, url: str, method: str, path: str, headers: Mapping[str, str]) -> Answer:
+        """(status, body) of a request to `path` (without the leading slash) by the host whose service is at `url`."""
+        instance = next((i for i in list(self._world.instances.values()) if i.metadata_url == url), None)
         if instance is None or instance.state not in {"pending", "running"}:
             return 404, ""
         if method == "PUT" and path == "latest/api/token":
@@ -33,10 +33,10 @@ class Imds:
             if not re.fullmatch(r"[0-9]{1,5}", ttl) or not 1 <= int(ttl) <= _MAX_TTL_SECONDS:
                 return 400, ""
             token = secrets.token_urlsafe(24)
-            self._tokens[token] = instance_id, time.monotonic() + int(ttl)
+            self._tokens[token] = instance.id, time.monotonic() + int(ttl)
             return 200, token
         owner, ends_at = self._tokens.get(headers.get("X-aws-ec2-metadata-token", ""), ("", 0.0))
-        if owner != instance_id or time.monotonic() > ends_at:
+        if owner != instance.id or time.monotonic() > ends_at:
             return 401, ""
         if method not in {"GET", "HEAD"}:
             return 405, ""

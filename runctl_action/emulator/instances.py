@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -35,12 +36,13 @@ class Lives:
         """moto has made the instance: it is pending, and boots after its delay."""
         moto = self.moto(instance_id)
         role = self.role(profile)
+        metadata_url = f"{self._world.endpoint}/imds/{secrets.token_urlsafe(24)}/"
         host = Host(
             instance_id,
             self._world.directory / instance_id,
             ami_environment={
                 **self._world.ami_environment,
-                "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{self._world.endpoint}/imds/{instance_id}/",
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata_url,
             },
             user_data=None if self._world.faults.take("no-user-data") else user_data,
             on_power=lambda event: self._on_power(instance_id, event),
@@ -59,6 +61,7 @@ class Lives:
             image_id=moto.image_id,
             host=host,
             visible_at=time.monotonic() + self._world.delays.visible,
+            metadata_url=metadata_url,
             is_one_time=is_one_time,
         )
         with self._world.lock:

@@ -6,11 +6,17 @@ What is not understood is refused when the policy is read: a condition that is s
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 _OPERATORS = {"StringEquals", "StringLike", "StringNotEquals", "Bool"}
+# Those that have a value here where AWS has one (service authorization reference). Of any other it could not be told
+# whether AWS has none either, or only this emulator.
+_KEYS = re.compile(
+    r"aws:(userid|requestedregion|securetransport|(requesttag|resourcetag)/.+)|(ec2|ssm):resourcetag/.+|s3:prefix"
+    r"|ec2:(createaction|instancetype|sourceinstancearn)|iam:(passedtoservice|awsservicename)|[a-z0-9.-]+\.[a-z]+:(aud|sub)"
+)
 # Without a default value (`${aws:userid, 'nobody'}`), and none of the escapes ${*}, ${?} and ${$}.
 _VARIABLE = re.compile(r"[A-Za-z0-9-]+:[A-Za-z0-9:/._-]+")
 
@@ -31,11 +37,22 @@ class Policy:
 
     def allows(self, action: str, resource: str, context: Mapping[str, str]) -> bool:
         """`context` holds condition keys such as aws:userid and aws:ResourceTag/NAME, by their lower-cased names."""
+        return self.decides(action, resource, context) == "allowed"
+
+    def decides(self, action: str, resource: str, context: Mapping[str, str]) -> str:
+        """As IAM's simulator says it: allowed, explicitDeny, implicitDeny."""
         hits = [s for s in self.statements if _applies(s, action, resource, context)]
-        return any(s.allow for s in hits) and all(s.allow for s in hits)
+        if not hits:
+            return "implicitDeny"
+        return "allowed" if all(s.allow for s in hits) else "explicitDeny"
 
 
 EVERYTHING = Policy((Statement(allow=True, actions=("*",), resources=("*",), conditions=()),))
+
+
+def merged(found: Iterable[Policy]) -> Policy:
+    """What several policies allow together."""
+    return Policy(tuple(statement for policy in found for statement in policy.statements))
 
 
 def parse(document: Mapping[str, Any]) -> Policy:
@@ -53,6 +70,8 @@ def parse(document: Mapping[str, Any]) -> Policy:
         for operator, tests in statement.get("Condition", {}).items():
             if operator not in _OPERATORS:
                 raise ValueError(f"a policy's condition {operator} is not understood here")
+            if unknown := {key for key in tests if not _KEYS.fullmatch(key.lower())}:
+                raise ValueError(f"a policy's condition key {', '.join(sorted(unknown))} is not understood here")
             conditions += [(operator, key.lower(), tuple(map(str, _listed(values)))) for key, values in tests.items()]
         found.append(
             Statement(
@@ -63,6 +82,19 @@ def parse(document: Mapping[str, Any]) -> Policy:
             )
         )
     return Policy(tuple(found))
+
+
+def of_resource(document: Mapping[str, Any], kind: str, principal: str) -> Policy:
+    """A resource's own policy (a bucket's, a role's trust policy), as far as it speaks of `principal`, which is of
+    `kind` AWS, Federated or Service. Raises ValueError, as `parse` does."""
+    found = []
+    for statement in _listed(document.get("Statement", ())):
+        named = statement.get("Principal", {})
+        if named == "*" or principal in _listed(named.get(kind, ())):
+            rest = {name: value for name, value in statement.items() if name != "Principal"}
+            # A role's trust policy is about that role, and names no resource.
+            found.append({"Resource": "*", **rest})
+    return parse({**document, "Statement": found})
 
 
 def _require_known_variables(document: Mapping[str, Any], statement: Mapping[str, Any]) -> None:

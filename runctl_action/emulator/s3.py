@@ -17,6 +17,8 @@ from xml.etree import ElementTree
 from runctl_action.emulator.state import World
 from runctl_action.emulator.wire import Answer, ApiError, Call, Wsgi, forward
 
+DEFAULT_ENCRYPTION = {"Rule": {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}}
+
 _CHUNK = re.compile(rb"([0-9a-fA-F]+)(?:;[^\r\n]*)?\r\n")
 
 

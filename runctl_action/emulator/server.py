@@ -255,7 +255,8 @@ class Emulator:
 
     def _authorise(self, call: Call, credential: Credential) -> None:
         """Raises ApiError, with the service's own code, unless everything that the call does is allowed."""
-        own = {"aws:userid": credential.userid, "aws:requestedregion": call.region}
+        # AWS's own endpoints are behind TLS.
+        own = {"aws:userid": credential.userid, "aws:requestedregion": call.region, "aws:securetransport": "true"}
         if credential.instance_id:
             instance = f"arn:aws:ec2:{self.world.region}:{ACCOUNT}:instance/{credential.instance_id}"
             own["ec2:sourceinstancearn"] = instance

@@ -19,7 +19,7 @@ _IN_QUERY = ("X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires
 # What each service calls them; the rest of AWS as STS does.
 _UNKNOWN_KEY = {
     "s3": "InvalidAccessKeyId", "ec2": "AuthFailure", "ssm": "UnrecognizedClientException",
-    "pricing": "UnrecognizedClientException",
+    "pricing": "UnrecognizedClientException", "secretsmanager": "UnrecognizedClientException",
 }  # fmt: skip
 _BAD_SIGNATURE = {"ec2": "AuthFailure", "ssm": "InvalidSignatureException", "pricing": "InvalidSignatureException"}
 

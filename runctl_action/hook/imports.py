@@ -5,11 +5,16 @@ from __future__ import annotations
 import ast
 import os
 import posixpath
+import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-# Local modules that are followed at most; a project's own imports are seldom more.
-_MOST = 500
+# What is looked at, at most: a project's own imports are seldom more, and a push waits for it.
+_MOST_MODULES = 500
+_MOST_BYTES = 2_000_000
+_MOST_PARTS = 20
+# `import a.a.a…`: Python's parser takes the square of its length, and nothing can interrupt it.
+_ENDLESS = re.compile(rb"(?:\.[\s\\]*[\w\x80-\xff]+[\s\\]*){100}")
 
 
 def untracked_modules(
@@ -21,12 +26,14 @@ def untracked_modules(
     """The paths, from the root, of modules that `script` or a tracked module of its own imports, and that are not
     tracked. `read(paths)` gives the contents of tracked files. Looked for beside the script, and from the root."""
     found: dict[str, None] = {}
-    seen = {script}
+    seen, left = {script}, _MOST_BYTES
     layer = [script] if script.endswith(".py") else []
     bases = tuple(dict.fromkeys((posixpath.dirname(script), "")))
-    while layer and len(seen) <= _MOST:
+    while layer and len(seen) <= _MOST_MODULES:
         following: dict[str, None] = {}
         for path, text in zip(layer, read(layer), strict=True):
+            if (left := left - len(text)) < 0:
+                return tuple(found)
             for candidates in _imported(path, text, bases):
                 for candidate in candidates:
                     if os.fsencode(candidate) in tracked:
@@ -42,6 +49,8 @@ def untracked_modules(
 
 def _imported(path: str, text: bytes, bases: Sequence[str]) -> Iterator[list[str]]:
     """For each module that is imported, the files that it may be, in the order in which Python looks."""
+    if _ENDLESS.search(text):
+        return
     try:
         with warnings.catch_warnings(action="ignore"):
             tree = ast.parse(text)
@@ -66,6 +75,6 @@ def _imported(path: str, text: bytes, bases: Sequence[str]) -> Iterator[list[str
 
 def _files(bases: Sequence[str], parts: Sequence[str]) -> Iterator[list[str]]:
     """Of `a.b`, the module `a` and the module `a.b`."""
-    for count in range(1, len(parts) + 1):
+    for count in range(1, min(len(parts), _MOST_PARTS) + 1):
         names = [posixpath.join(base, *parts[:count]) for base in bases]
         yield [file for name in names for file in (f"{name}/__init__.py", f"{name}.py")]

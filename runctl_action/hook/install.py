@@ -36,10 +36,13 @@ if [ -x "$before" ]; then
     give | "$before" "$@" || exit $?
 fi
 case ${RUNCTL_SKIP:-0} in
-    0 | no | false | off) ;;
+    0 | [Nn][Oo] | [Ff][Aa][Ll][Ss][Ee] | [Oo][Ff][Ff]) ;;
     *) exit 0 ;;
 esac
-for program in runctl-action .venv/bin/runctl-action venv/bin/runctl-action; do
+# A worktree seldom has an environment of its own.
+main=$(git rev-parse --git-common-dir 2>/dev/null)/..
+for program in runctl-action .venv/bin/runctl-action venv/bin/runctl-action \\
+    "$main/.venv/bin/runctl-action" "$main/venv/bin/runctl-action"; do
     if command -v "$program" >/dev/null 2>&1; then
         give | "$program" hook run "$@"
         exit $?
@@ -109,6 +112,9 @@ def uninstall(cwd: Path, environ: Mapping[str, str], tell: Callable[[str], None]
     hooks.do(f"remove {hooks.hook}", hooks.hook.unlink)
     if os.path.lexists(hooks.kept):
         hooks.do(f"put back {hooks.kept.name} as {hooks.hook}", lambda: hooks.kept.rename(hooks.hook))
+    elif not hooks.folder.is_symlink() and {path.name for path in hooks.folder.iterdir()} <= {NAME}:
+        # `install` made it: git's own has samples in it, and anybody else's a hook.
+        hooks.do(f"remove {hooks.folder}, which is empty", hooks.folder.rmdir)
 
 
 def _hooks(cwd: Path, environ: Mapping[str, str], tell: Callable[[str], None], *, is_dry: bool) -> _Hooks:

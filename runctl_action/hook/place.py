@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-_NAME = r"([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+?)(?:\.git)?/*\Z"
+# `.` and `..` would be another path of the API.
+_NAME = r"((?!\.{1,2}/)[A-Za-z0-9_.-]+/(?!\.{1,2}(?:\.git)?/*\Z)[A-Za-z0-9_.-]+?)(?:\.git)?/*\Z"
 # https://token@github.com/o/r.git, ssh://git@github.com:22/o/r, git@github.com:o/r.git
 _URL = re.compile(rf"(?:https?|ssh|git)://(?:[^@/]*@)?([^/:@]+)(?::\d+)?/{_NAME}", re.IGNORECASE)
 _SCP = re.compile(rf"(?:[^@/:]+@)?([^/:@]+):/?{_NAME}")

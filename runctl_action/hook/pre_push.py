@@ -60,23 +60,31 @@ def _read(
 
 def _look(selected: Sequence[Selected], remote: str, url: str, environ: Mapping[str, str], out: TextIO) -> int:
     import time
+    from concurrent.futures import ThreadPoolExecutor
     from datetime import UTC, datetime
+    from functools import partial
 
-    from runctl_action.hook import check, telling
+    from runctl_action.hook.listing import read_ordinary
 
     repository = _repository(environ)
     deadline, now = time.monotonic() + _PATIENCE_SECONDS, datetime.now(UTC)
     found: list[tuple[Selected, Checked]] = []
     code = 0
-    for index, each in enumerate(selected):
-        if time.monotonic() > deadline:
-            _tell(out, [f"{len(selected) - index} more commits were not checked: it would take too long"])
-            break
-        try:
-            found.append((each, check.check(repository, each, environ, now)))
-        except (SettingsError, SourceError) as error:
-            _tell(out, telling.refused(each, error))
-            code = code or error.exit_code
+    with ThreadPoolExecutor(1) as pool:
+        # git reads the first commit while Python imports pydantic: each takes a quarter of a second.
+        ahead = pool.submit(read_ordinary, repository, selected[0].commit)
+        from runctl_action.hook import check, telling
+
+        for index, each in enumerate(selected):
+            if time.monotonic() > deadline:
+                _tell(out, [f"{len(selected) - index} more commits were not checked: it would take too long"])
+                break
+            ordinary = partial(read_ordinary, repository, each.commit) if index else ahead.result
+            try:
+                found.append((each, check.check(repository, each, environ, now, ordinary)))
+            except (SettingsError, SourceError) as error:
+                _tell(out, telling.refused(each, error))
+                code = code or error.exit_code
     # An address without a name is what git gives for both.
     _tell(out, telling.accepted(found, "the remote" if remote == url else remote, now) if found else [])
     _tell(out, [line for _, checked in found for line in telling.warnings(checked)])
@@ -114,7 +122,7 @@ def _give_up(error: Exception, selected: Sequence[Selected], out: TextIO) -> int
     """What went wrong with us: a warning, and a failure only for who wants it so."""
     is_strict = any(each.is_strict for each in selected)
     if isinstance(error, RunctlError):
-        lines = [f"warning: nothing was checked: {error}", *([f"→ {error.hint}"] if error.hint else [])]
+        lines = [*f"warning: nothing was checked: {error}".splitlines(), *([f"→ {error.hint}"] if error.hint else [])]
     else:
         lines = [f"warning: nothing was checked, a defect of ours, sorry: {error!r}", f"→ the details are in {_log()}"]
     _tell(out, [*lines, "→ hook.strict blocks it: git push --no-verify" if is_strict else "→ the push goes on"])
@@ -131,9 +139,12 @@ def _log() -> str:
 
 
 def _tell(out: TextIO, lines: Sequence[str]) -> None:
-    """Whoever reads it may have gone; the push is worth more than what we say of it."""
+    """Whoever reads it may have gone; the push is worth more than what we say of it. What is quoted of a commit must
+    not steer the terminal."""
     import contextlib
 
+    from runctl_action.report.visible import visible
+
     with contextlib.suppress(OSError, ValueError):
-        out.write("".join(f"runctl-action: {line}\n" for line in lines))
+        out.write("".join(f"runctl-action: {visible(line)}\n" for line in lines))
         out.flush()

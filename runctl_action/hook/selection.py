@@ -14,9 +14,14 @@ from runctl_action.errors import SourceError
 from runctl_action.hook.pushed import Pushed
 
 _FILES = ("runctl.toml", "pyproject.toml")
-# A file that only other tools read is not even parsed.
-_TABLE = re.compile(rb"^\s*\[\s*tool\s*\.\s*[\"']?runctl\b|\brunctl\b.*=", re.MULTILINE)
-_TRAILER = re.compile(rb"^train\s*:", re.MULTILINE | re.IGNORECASE)
+# What begins a table of ours: a file that only other tools read is not even parsed, and may be as broken as it likes.
+_TOOL, _RUNCTL = rb"[\"']?tool[\"']?", rb"[\"']?runctl[\"']?"
+_TABLE = re.compile(
+    rb"^[ \t]*(?:\[\[?[ \t]*%b[ \t]*\.[ \t]*%b[ \t]*[\].]|(?:%b[ \t]*\.[ \t]*)?%b[ \t]*[.=]|%b[ \t]*=[^\n]*runctl)"
+    % (_TOOL, _RUNCTL, _TOOL, _RUNCTL, _TOOL),
+    re.MULTILINE,
+)
+_TRAILER = re.compile(rb"^train[ \t]*:", re.MULTILINE | re.IGNORECASE)
 _YES, _NO = {"", "yes", "true", "on"}, {"no", "false", "off", "never"}
 
 
@@ -85,7 +90,7 @@ def _selected(ref: Pushed, commit: str, message: bytes, files: dict[str, bytes],
     unread = Selected(commit, (ref,), files, is_trained=False, is_strict=False)
     try:
         settings = _settings(files)
-    except ValueError:
+    except (ValueError, RecursionError):
         return unread  # the check says what is wrong with it
     if settings is None:
         return None
@@ -120,7 +125,9 @@ def _settings(files: dict[str, bytes]) -> dict[str, Any] | None:
         return None
     tool = tomllib.loads(shared.decode("utf-8")).get("tool")
     table = tool.get("runctl") if isinstance(tool, dict) else None
-    return table if isinstance(table, dict) else None
+    if table is not None and not isinstance(table, dict):
+        raise ValueError("[tool.runctl] is no table")
+    return table
 
 
 def _trailer(commit: str, git: Git) -> str | None:

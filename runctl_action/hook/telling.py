@@ -11,6 +11,7 @@ from runctl_action.errors import RunctlError
 from runctl_action.hook.check import Checked
 from runctl_action.hook.selection import Selected
 from runctl_action.parsing import show_duration
+from runctl_action.report.visible import visible
 
 # Of a push of many commits each gets a line, and the rest is counted.
 _MOST_LINES = 8
@@ -23,7 +24,7 @@ def accepted(found: Sequence[tuple[Selected, Checked]], remote: str, now: dateti
         (selected, checked) = found[0]
         return [f"{_subject(selected)}: a run of it would be accepted", *_details(checked, remote, now)]
     lines = [
-        f"{_subject(selected)}: accepted: {shown(checked.script)}, {_files(checked.files, checked.bytes)}"
+        f"{_subject(selected)}: accepted: {visible(checked.script)}, {_files(checked.files, checked.bytes)}"
         for selected, checked in found
     ]
     if len(lines) > _MOST_LINES:
@@ -35,7 +36,7 @@ def warnings(checked: Checked) -> list[str]:
     """What would not stop a run, and surprise who asked for it."""
     if not checked.untracked:
         return []
-    names = ", ".join(map(shown, checked.untracked[:5]))
+    names = ", ".join(map(visible, checked.untracked[:5]))
     more = f" and {len(checked.untracked) - 5} more" if len(checked.untracked) > 5 else ""
     return [f"warning: imported by the script, on this disk, and not in the commit: {names}{more}; git add them"]
 
@@ -50,17 +51,14 @@ def refused(selected: Selected, error: RunctlError) -> list[str]:
 def started(run_id: str, log: str, *, is_new: bool) -> list[str]:
     """How to follow a run, and how to end it."""
     what = "training: run" if is_new else "there is a run of this commit already, attached to it:"
+    # Of one that is there already, an earlier push may have been accepted.
+    end = "end it, should the remote reject this push" if is_new else "end it"
     return [
         f"{what} {run_id}",
         f"follow it:  runctl-action logs {run_id} -f",
-        f"end it, should the remote reject this push:  runctl-action stop {run_id}",
+        f"{end}:  runctl-action stop {run_id}",
         f"its launcher goes on in the background: {log}",
     ]
-
-
-def shown(text: str) -> str:
-    """A name that may hold anything, as one line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
 def size(count: int) -> str:
@@ -76,19 +74,19 @@ def size(count: int) -> str:
 
 
 def _subject(selected: Selected) -> str:
-    names = [shown(ref.name) for ref in selected.refs]
+    names = [visible(ref.name) for ref in selected.refs]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(names[:3])}{more} ({selected.commit[:12]})"
 
 
 def _details(checked: Checked, remote: str, now: datetime) -> list[str]:
     settings = checked.settings
-    compared = f"{_files(*checked.new)} new to the branch at {shown(remote)}" if checked.is_compared else "all new"
+    compared = f"{_files(*checked.new)} new to the branch at {visible(remote)}" if checked.is_compared else "all new"
     where = f"on {settings.instance_id}" if settings.instance_id else f"{settings.instance_type[0]}"
     if not settings.instance_id:
         where += f", {_SPOT[settings.spot]}, {show_duration(settings.max_duration)} at most"
     return [
-        f"  script  {shown(shlex.join((checked.script, *checked.args)))}",
+        f"  script  {visible(shlex.join((checked.script, *checked.args)))}",
         f"  source  {_files(checked.files, checked.bytes)}; {compared}",
         f"  host    {where}{_price(checked, now)}",
     ]
@@ -99,9 +97,9 @@ def _files(count: int, total: int) -> str:
 
 
 def _price(checked: Checked, now: datetime) -> str:
-    if checked.usd_per_hour is None or checked.priced_at is None:
+    if checked.price is None:
         return ""
-    most = checked.usd_per_hour * checked.settings.max_duration / 3600
-    hours = int((now - checked.priced_at).total_seconds() // 3600)
-    usd = f"{checked.usd_per_hour.normalize():f}"
+    most = checked.price.usd * checked.settings.max_duration / 3600
+    hours = max(0, int((now - checked.price.as_of).total_seconds() // 3600))
+    usd = f"{checked.price.usd.normalize():f}"
     return f"; {usd} USD/h on demand, {most.quantize(Decimal('0.01'))} USD at most (list price, {hours} h old)"

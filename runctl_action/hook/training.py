@@ -18,10 +18,11 @@ from runctl_action.errors import RunctlError, SettingsError, SourceError
 from runctl_action.hook import telling
 from runctl_action.hook.place import Place, place_of
 from runctl_action.hook.selection import Selected
+from runctl_action.report.visible import visible
 from runctl_action.source.repository import Repository
 
 # A push waits no longer for its run's id; git has the connection open meanwhile.
-_ANSWER_SECONDS = 8.0
+_ANSWER_SECONDS = 7.0
 # Pushing all branches at once must not start a fleet.
 _MOST_RUNS = 4
 _KEPT_LOGS = 20
@@ -64,10 +65,14 @@ def train(
     folder = repository.git_dir / "runctl"
     folder.mkdir(mode=0o700, exist_ok=True)
     _remove_old_logs(folder)
-    place = place_of([url, _origin(repository)], repository.environ)
+    place = place_of([url, repository.origin_url()], repository.environ)
     launched = [_launch(repository, folder, each, place) for each in asked]
     deadline = time.monotonic() + _ANSWER_SECONDS
-    codes = [_await(each, deadline, is_strict=is_strict, tell=tell) for each in launched]
+    try:
+        codes = [_await(each, deadline, is_strict=is_strict, tell=tell) for each in launched]
+    except KeyboardInterrupt:
+        tell(["the push is cancelled, what it asked for is not: runctl-action list, then runctl-action stop RUN"])
+        raise
     return next((code for code in codes if code), 0)
 
 
@@ -117,7 +122,8 @@ def _launch(repository: Repository, folder: Path, selected: Selected, place: Pla
     wait for it. `-P`, or a repository's own `json.py` would be imported."""
     base = folder / f"{selected.commit[:12]}-{os.urandom(4).hex()}"
     order, log = base.with_suffix(".order"), base.with_suffix(".log")
-    branch = next(ref.name for ref in selected.refs if ref.is_branch)
+    # A name in bytes that are no text is one all the same, to git; not in a document of ours.
+    branch = visible(next(ref.name for ref in selected.refs if ref.is_branch))
     said = {"commit": selected.commit, "branch": branch, "args": selected.args, "place": place}
     with open(order, "x", opener=_private, encoding="utf-8") as file:
         json.dump(said, file)
@@ -143,7 +149,7 @@ def _await(launched: _Launched, deadline: float, *, is_strict: bool, tell: Calla
             has_ended = True
     # It belongs to nobody from now on: Popen would warn that it is still running.
     launched.process.returncode = launched.process.returncode or 0
-    log = telling.shown(str(launched.log))
+    log = visible(str(launched.log))
     try:
         answer = json.loads(launched.answer.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -171,13 +177,6 @@ def _refused(
     again = f"→ the push goes on; train it later: runctl-action train --revision {selected.commit[:12]}"
     tell([f"warning: {selected.commit[:12]} is not trained: {error}", *hint, again])
     return 0
-
-
-def _origin(repository: Repository) -> str:
-    try:
-        return os.fsdecode(repository.git("config", "--get", "remote.origin.url")).strip()
-    except SourceError:
-        return ""
 
 
 def _remove_old_logs(folder: Path) -> None:

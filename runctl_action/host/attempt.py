@@ -6,14 +6,11 @@ import contextlib
 import hashlib
 import os
 import signal
-import time
 import traceback
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
-
-import botocore.exceptions
 
 from runctl_action.contract.documents import (
     INSTALL_SECONDS,
@@ -26,16 +23,15 @@ from runctl_action.contract.documents import (
     Phase,
     Result,
     Spec,
-    is_kept,
 )
-from runctl_action.errors import InstallError, RunctlError, SyncError
-from runctl_action.host import environment, lease, stacks, workspace
+from runctl_action.errors import InstallError, SyncError
+from runctl_action.host import ending, environment, lease, named_secrets, stacks, workspace
 from runctl_action.host.bucket import HostBucket
 from runctl_action.host.checkpoints import Checkpoints, Watch
 from runctl_action.host.heartbeat import Heartbeat
 from runctl_action.host.interruption import SpotNotice
 from runctl_action.host.journal import Journal
-from runctl_action.host.metrics import read_metrics
+from runctl_action.host.redaction import Redactor
 from runctl_action.host.resume import open_resume, restore_checkpoints
 from runctl_action.host.saying import say
 from runctl_action.host.training import Ended, Limits, Supervised, judge
@@ -53,6 +49,7 @@ class HostRun:
     stopped_by: Literal["", "stopped", "host-stopped"] = ""
     is_out_of_budget: bool = False
     warnings: list[str] = field(default_factory=list)
+    redactor: Redactor = field(default_factory=Redactor)
 
     def run(self) -> None:
         """To the result and the power-off, whatever happens."""
@@ -62,6 +59,7 @@ class HostRun:
         self.heartbeat = Heartbeat(self.bucket, self.order, self.stop)
         self.heartbeat.log_segments = lambda: self.journal.segments
         self.heartbeat.warnings = self.warnings
+        self.heartbeat.redact = lambda text: self.redactor.text(text)
         self.notice = SpotNotice(self.environ)
         # From systemd, when the instance is shut down: by AWS, or by somebody.
         signal.signal(signal.SIGTERM, lambda *_: self._end("host-stopped"))
@@ -71,16 +69,8 @@ class HostRun:
         self.heartbeat.start()
         try:
             outcome, cause, message = self._attempt()
-        except RunctlError as error:
-            outcome, cause = "failed", "install" if isinstance(error, InstallError) else "sync"
-            message = f"{error} ({error.hint})" if error.hint else str(error)
-        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            outcome, cause, message = "failed", "sync", f"the host could not read what it is to train: {error}"
-        except OSError as error:
-            outcome, cause, message = "failed", "sync", f"the host could not put its source on its disk: {error}"
-        except Exception as error:  # noqa: BLE001  - a defect of ours must end as a result, not as a host that hangs
-            say(traceback.format_exc())
-            outcome, cause, message = "failed", "defect", f"{type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001  - whatever it is, it must end as a result
+            outcome, cause, message = ending.judge_error(error)
         if outcome == "failed" and (full := workspace.full_disk(self.directory)):
             message = f"{message}; {full}"
         try:
@@ -111,12 +101,13 @@ class HostRun:
             return "cancelled", "stopped", "stopped before the training began"
         if self.is_out_of_budget or self.heartbeat.budget_left() <= 0:
             return "timed-out", "budget", "the run reached max-cost before the training began"
-        ended = self._train(spec, env)
+        ended = self._train(spec, env, self._fetch_secrets(spec))
         self._collect()
         outcome, cause, message = judge(ended)
         # Of a resumed one an earlier attempt may have written it: its launcher knows.
         is_required = spec.training.require_checkpoint and self.order.resume_sha256 is None
-        if outcome == "succeeded" and is_required and not self._has_good_checkpoint():
+        kept = self.checkpoints.found.values() if self.checkpoints else ()
+        if outcome == "succeeded" and is_required and all(checkpoint.suspect for checkpoint in kept):
             return "failed", "no-checkpoint", "the training exited with 0 but wrote no checkpoint"
         return outcome, cause, message
 
@@ -187,7 +178,19 @@ class HostRun:
         stacks.prepare(where)
         return env
 
-    def _train(self, spec: Spec, env: dict[str, str]) -> Ended:
+    def _fetch_secrets(self, spec: Spec) -> dict[str, str]:
+        """For the training alone: an installation runs the code of every dependency, which nobody here has read."""
+        wanted = spec.training.secrets
+        if not wanted:
+            return {}
+        values = named_secrets.fetch(wanted, self.order.region)
+        # From now on they are in nothing that is uploaded as text.
+        self.redactor = Redactor(tuple(values.values()))
+        self.journal.use_secrets(self.redactor)
+        self._say("installing", f"secrets: {', '.join(f'{name} ({where})' for name, where in wanted.items())}")
+        return values
+
+    def _train(self, spec: Spec, env: dict[str, str], secrets: dict[str, str]) -> Ended:
         training = spec.training
         folder = workspace.checkpoint_folder(self.source, training.checkpoints)
         with contextlib.suppress(OSError):  # a file is in its place: the training will see
@@ -227,7 +230,7 @@ class HostRun:
             self.ended = supervised.run(
                 [self.python, str(self.source / spec.script), *args],
                 cwd=self.source,
-                env=env | own | training.env,
+                env=env | own | training.env | secrets,
                 is_training=True,
             )
         return self.ended
@@ -236,24 +239,15 @@ class HostRun:
         """The last checkpoints: what cannot be kept is said in the result."""
         self.heartbeat.enter("collecting")
         self.notice.stop()
-        if (checkpoints := self.checkpoints) is None:
-            return
-        try:
-            checkpoints.scan(final=True, killed_at=self.ended.killed_at if self.ended else None)
-        except Exception as error:  # noqa: BLE001
-            self.warnings.append(f"the list of checkpoints could not be written: {error}")
-        for name, why in list(checkpoints.problems.items())[:5]:
-            self.warnings.append(f"the checkpoint {name} could not be kept: {why}")
-        if len(checkpoints.problems) > 5:
-            self.warnings.append(f"{len(checkpoints.problems) - 5} more checkpoints could not be kept")
-        if checkpoints.left_out:
-            self.warnings.append(f"only the newest checkpoints are kept: {checkpoints.left_out} are left out")
+        if self.checkpoints is not None:
+            self.warnings += ending.keep_last(self.checkpoints, self.ended.killed_at if self.ended else None)
 
     def _conclude(self, outcome: Outcome, cause: Cause | None, message: str) -> None:
         """Last checkpoints, last log; then the end."""
         if self.ended is None:
             self._collect()
-        metrics = self._read_metrics()
+        metrics, bad = ending.last_metrics(self.source, self.spec.training.metrics if hasattr(self, "spec") else ())
+        self.warnings += bad
         self.journal.close()
         self._finish(outcome, cause, message, metrics)
 
@@ -268,59 +262,26 @@ class HostRun:
             cause=cause,
             exit_code=self.ended.exit_code if self.ended else None,
             signal=self.ended.signal if self.ended else None,
-            message=message,
+            message=self.redactor.text(message),
             digest=self.order.digest if hasattr(self, "files") else None,
             files=getattr(self, "files", 0),
             phases=phases,
             log_segments=self.journal.segments,
             log_bytes=self.journal.bytes,
             checkpoints=tuple(self.checkpoints.found.values()) if self.checkpoints else (),
-            metrics=metrics,
-            warnings=tuple(dict.fromkeys([*self.warnings, *self.journal.warnings])),
+            metrics=self.redactor.value(metrics),
+            warnings=tuple(map(self.redactor.text, dict.fromkeys([*self.warnings, *self.journal.warnings]))),
             at=datetime.now(UTC),
         )
-        self._put_result(result)
-        self._power_off(outcome, cause)
-
-    def _read_metrics(self) -> tuple[dict[str, Any], ...]:
-        try:
-            metrics, bad = read_metrics(self.source, self.spec.training.metrics if hasattr(self, "spec") else ())
-        except Exception as error:  # noqa: BLE001  - they are the training's files: anything can be wrong with them
-            metrics, bad = (), [f"the metrics could not be read: {error}"]
-        self.warnings += bad
-        return metrics
-
-    def _put_result(self, result: Result) -> None:
-        """The one thing that must arrive: tried until the lease ends the host. Never before the last status: a result
-        that contradicts it is not believed."""
-        while True:
-            try:
-                self.heartbeat.ensure_last()
-                self.bucket.put_document(self.bucket.own.result, result, once=True)
-            except Exception as error:  # noqa: BLE001
-                say(f"result: {error!r}")
-                time.sleep(5)
-            else:
-                return
-
-    def _power_off(self, outcome: Outcome, cause: Cause | None) -> None:
-        if not self.order.power_off:
-            return
-        keep = self.spec.training.keep_on_failure_seconds if hasattr(self, "spec") else 0
-        if cause == "spot-reclaimed":
-            # AWS ends it within two minutes, and does not bill an interrupted first hour; ours is the backstop.
-            keep = 300
-        elif not is_kept(outcome, cause):
-            keep = 0
-        lease.power_off(keep)
-
-    def _has_good_checkpoint(self) -> bool:
-        return self.checkpoints is not None and any(not kept.suspect for kept in self.checkpoints.found.values())
+        ending.put_result(self.bucket, self.heartbeat, result)
+        ending.power_off(self.order, self.spec.training if hasattr(self, "spec") else None, outcome, cause)
 
     def _put_log(self, index: int, phase: str, data: bytes) -> None:
         self.bucket.put(self.bucket.own.log(index, phase), data)
 
     def _put_checkpoint(self, path: Path, sha256: str, name: str) -> str:
+        if self.redactor.holds(name):  # it would be in a key, in documents and in the report
+            raise ValueError("there is a secret in its name")
         key = self.bucket.own.checkpoint(sha256, name)
         self.bucket.put_file(key, path)
         return key
@@ -329,7 +290,7 @@ class HostRun:
         self.bucket.put_document(self.bucket.own.checkpoints, CheckpointList(checkpoints=kept))
 
     def _say(self, phase: Phase, text: str) -> None:
-        self.journal.write(phase, f"[runctl] {text}\n".encode("utf-8", "surrogateescape"))
+        self.journal.write(phase, self.redactor.data(f"[runctl] {text}\n".encode("utf-8", "surrogateescape")))
 
     def _warn(self, phase: Phase, text: str) -> None:
         self.warnings.append(text)

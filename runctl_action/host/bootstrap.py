@@ -53,9 +53,9 @@ def bootstrap(parameters, environ):
 
 
 def fetch(url, sha256, tools, name):
-    """The file at `url`, kept below its own hash; anything else than that hash is refused."""
+    """The file at `url`, kept below its own hash; anything else than that hash is refused, whoever left it there."""
     path = os.path.join(tools, sha256, name)
-    if os.path.exists(path):
+    if os.path.exists(path) and hash_of(path) == sha256:
         return path
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = path + "." + str(os.getpid())
@@ -69,6 +69,14 @@ def fetch(url, sha256, tools, name):
         raise ValueError("%s is not what was ordered: sha256 %s" % (name, found.hexdigest()))
     os.replace(partial, path)
     return path
+
+
+def hash_of(path):
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            found.update(chunk)
+    return found.hexdigest()
 
 
 def ask(url, timeout=60, first_byte_only=False):
@@ -112,8 +120,7 @@ def check_clock_alone(url):
 
 
 def unpack(archive, name, path):
-    if os.path.exists(path):
-        return
+    """Anew each time: what is there may have been changed by a training, on a host that has had one."""
     partial = path + "." + str(os.getpid())
     with zipfile.ZipFile(archive) as opened, opened.open(name) as member, open(partial, "wb") as file:
         shutil.copyfileobj(member, file, 1 << 20)

@@ -68,11 +68,11 @@ class Checkpoints:
     ) -> None:
         """Uploads what is complete (everything, when `final`), the newest first. A checkpoint modified after
         `killed_at` (seconds since the epoch) was being written while the training was ended: it is suspect."""
-        paths = matching(self._root, self._globs)
+        paths, outside = self._inside(matching(self._root, self._globs))
         self.left_out = max(0, len(paths) - self._most)
         # What has failed before comes last: it may fail for ever.
         paths = sorted(paths[: self._most], key=lambda path: self._name(path) in self.problems)
-        self.problems = {}
+        self.problems = dict.fromkeys(outside, "a link on its way leads out of the run's directory")
         if killed_at is None:  # what goes while the training is ended may be half of an exchange
             self._note_removed()
         seen, failures = self._seen, 0
@@ -103,6 +103,14 @@ class Checkpoints:
         if kept != self._published:
             self._publish(kept)
             self._published = kept
+
+    def _inside(self, paths: list[Path]) -> tuple[list[Path], list[str]]:
+        """(those that lie below the root, the names of those that a linked folder has elsewhere). Nobody's files are
+        taken for checkpoints because a folder was linked to where they are."""
+        root = self._root.resolve()
+        folders = {folder: _is_below(folder, root) for folder in {path.parent for path in paths}}
+        outside = [self._name(path) for path in paths if not folders[path.parent]]
+        return [path for path in paths if folders[path.parent]], outside
 
     def _note_removed(self) -> None:
         for name, kept in list(self.found.items()):
@@ -186,6 +194,13 @@ def matching(root: Path, globs: Iterable[str]) -> list[Path]:
                     if stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode):
                         found[path] = info.st_mtime_ns
     return sorted(found, key=lambda path: (-found[path], path))
+
+
+def _is_below(folder: Path, root: Path) -> bool:
+    try:
+        return folder.resolve(strict=True).is_relative_to(root)
+    except (OSError, RuntimeError):  # it is gone, or its links go round in circles
+        return False
 
 
 def _is_there(path: Path) -> bool:

@@ -51,6 +51,7 @@ class Heartbeat:
         self.log_segments: Callable[[], int] = lambda: 0
         self.checkpoints: Callable[[], int] = lambda: 0
         self.warnings: list[str] = []
+        self.redact: Callable[[str], str] = lambda text: text
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -122,8 +123,8 @@ class Heartbeat:
             phases=self.phases(),
             log_segments=self.log_segments(),
             checkpoints=self.checkpoints(),
-            detail=self.detail,
-            warnings=tuple(self.warnings),
+            detail=self.redact(self.detail),
+            warnings=tuple(map(self.redact, self.warnings)),
         )
         self._bucket.put_document(self._bucket.own.status, status)
 

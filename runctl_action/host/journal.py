@@ -9,21 +9,20 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-import re
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import zstandard
 
+from runctl_action.host.redaction import Redactor
 from runctl_action.host.saying import say
 
 _READ_BYTES = 1024 * 1024
 _SEGMENT_BYTES = 4 * 1024 * 1024
 _BACKLOG_BYTES = 2 * 1024**3
 _F_SETPIPE_SZ = 1031
-_REDACTED = b"***"
 
 
 class Journal:
@@ -35,7 +34,7 @@ class Journal:
         put: Callable[[int, str, bytes], None],
         directory: Path,
         *,
-        secrets: Sequence[str] = (),
+        redactor: Redactor | None = None,
         interval_seconds: float = 1.0,
         backlog_bytes: int = _BACKLOG_BYTES,
         retry_seconds: float = 2.0,
@@ -43,7 +42,7 @@ class Journal:
         self._put = put
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        self._redact = Redactor(secrets)
+        self._redactor = redactor or Redactor()
         self._interval = interval_seconds
         self._backlog_limit = backlog_bytes
         self._retry = retry_seconds
@@ -60,9 +59,9 @@ class Journal:
         self._uploader = threading.Thread(target=self._upload_all, name="log", daemon=True)
         self._uploader.start()
 
-    def use_secrets(self, secrets: Sequence[str]) -> None:
-        """From now on `secrets` never leave the host."""
-        self._redact = Redactor(secrets)
+    def use_secrets(self, redactor: Redactor) -> None:
+        """For the streams from now on: what it knows never leaves the host."""
+        self._redactor = redactor
 
     def write(self, phase: str, data: bytes) -> None:
         """Appends `data` as it is (it is our own text, or has been redacted)."""
@@ -75,11 +74,11 @@ class Journal:
                 self._spool = (phase, self._directory / f"{self._serial:08d}", 0)
             kept_phase, path, size = self._spool
             try:
-                with path.open("ab", buffering=0) as file:
+                with open(path, "ab", buffering=0, opener=_opened) as file:
                     data = data[: file.write(data)]
             except OSError as error:
                 # Whoever reads the output must go on reading, or the training stands still at its next line.
-                self._note_loss(error)
+                self._note_loss(f"could not take it ({error.strerror})")
                 return
             self._spool = (kept_phase, path, size + len(data))
             self._backlog += len(data)
@@ -87,14 +86,14 @@ class Journal:
             if self._spool[2] >= _SEGMENT_BYTES:
                 self._lock.notify_all()
 
-    def _note_loss(self, error: OSError) -> None:
-        warning = f"a part of the log is left out: the host's disk could not take it ({error.strerror})"
+    def _note_loss(self, why: str) -> None:
+        warning = f"a part of the log is left out: the host's disk {why}"
         if warning not in self.warnings:
             self.warnings.append(warning)
 
     def stream(self, phase: str, on_output: Callable[[], None] = lambda: None) -> Stream:
         """A pipe whose other end is the log: give `stream.fd` to a process, then `finish` it."""
-        return Stream(self, phase, self._redact, on_output)
+        return Stream(self, phase, self._redactor, on_output)
 
     def close(self, patience_seconds: float = 300) -> None:
         """Uploads what is left. What cannot be uploaded in `patience_seconds` stays on the host's disk, and is said."""
@@ -127,7 +126,7 @@ class Journal:
         try:
             path.write_bytes(f"\n{note}\n".encode())
         except OSError as error:
-            self._note_loss(error)
+            self._note_loss(f"could not take it ({error.strerror})")
             return
         self._spooled.append((phase, path, len(note) + 2))
 
@@ -144,8 +143,9 @@ class Journal:
                     continue
                 phase, path, size = self._spooled[0]
             try:
-                compressed = zstandard.ZstdCompressor(level=1).compress(path.read_bytes())
-                self._put(self.segments, phase, compressed)
+                data = self._read_back(path, size)
+                if data:
+                    self._put(self.segments, phase, zstandard.ZstdCompressor(level=1).compress(data))
             except Exception as error:  # noqa: BLE001  - S3 may be away for minutes: the training goes on, the log follows
                 say(f"log segment {self.segments}: {error!r}")
                 with self._lock:
@@ -155,15 +155,35 @@ class Journal:
                 if self._spooled and self._spooled[0][1] == path:
                     self._spooled.popleft()
                     self._backlog -= size
-                self.segments += 1
-            path.unlink(missing_ok=True)
+                self.segments += bool(data)
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _read_back(self, path: Path, size: int) -> bytes:
+        """Nothing, and a warning, where it is gone: the training is root as we are, and may do anything to it."""
+        try:
+            with open(path, "rb", opener=_opened) as file:
+                data = file.read(size)
+        except OSError as error:
+            data, why = b"", error.strerror
+        else:
+            why = "it is not as it was"
+        if len(data) < size:
+            self._note_loss(f"did not give it back ({why})")
+        return data
+
+
+def _opened(path: str, flags: int) -> int:
+    """Never through a link, and no pipe that would be waited for."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
 
 class Stream:
     """The writing end (`fd`) of a pipe that is read until every process has closed it, or `finish` gives up."""
 
-    def __init__(self, journal: Journal, phase: str, redact: Redactor, on_output: Callable[[], None]) -> None:
-        self._journal, self._phase, self._redact, self._on_output = journal, phase, redact, on_output
+    def __init__(self, journal: Journal, phase: str, redactor: Redactor, on_output: Callable[[], None]) -> None:
+        self._journal, self._phase, self._on_output = journal, phase, on_output
+        self._redacted = redactor.stream()
         self._reading, self.fd = os.pipe()
         if sys.platform == "linux":
             import fcntl
@@ -183,32 +203,9 @@ class Stream:
 
     def _read_all(self) -> None:
         with open(self._reading, "rb", buffering=0) as pipe:
-            held = b""
             while data := pipe.read(_READ_BYTES):
                 self._on_output()
-                ready, held = self._redact.split(held + data)
-                if ready:
+                if ready := self._redacted.feed(data):
                     self._journal.write(self._phase, ready)
-            if held:
-                self._journal.write(self._phase, self._redact.all(held))
-
-
-class Redactor:
-    """Replaces secrets, each line of a multi-line one too, also where one is split over two chunks."""
-
-    def __init__(self, secrets: Sequence[str]) -> None:
-        parts = {line.strip() for secret in secrets for line in (secret, *secret.splitlines())}
-        found = sorted((part.encode() for part in parts if len(part) >= 4), key=len, reverse=True)
-        self._pattern = re.compile(b"|".join(re.escape(part) for part in found)) if found else None
-        self._longest = len(found[0]) if found else 0
-
-    def split(self, data: bytes) -> tuple[bytes, bytes]:
-        """(what can go on, redacted; what may be the beginning of a secret)."""
-        if self._pattern is None:
-            return data, b""
-        data = self.all(data)
-        keep = min(self._longest - 1, len(data))
-        return data[: len(data) - keep], data[len(data) - keep :]
-
-    def all(self, data: bytes) -> bytes:
-        return self._pattern.sub(_REDACTED, data) if self._pattern else data
+            if ready := self._redacted.finish():
+                self._journal.write(self._phase, ready)

@@ -17,7 +17,8 @@ def read_metrics(root: Path, globs: tuple[str, ...]) -> tuple[tuple[dict[str, An
     warnings: list[str] = []
     for glob in globs:
         for path in sorted(root.glob(glob)):
-            if path.is_symlink() or not path.is_file():
+            # Nor through a linked folder: another file of the host is nobody's metrics.
+            if path.is_symlink() or not path.is_file() or not path.resolve().is_relative_to(root.resolve()):
                 continue
             bad = 0
             for line in _tail(path):
@@ -48,7 +49,16 @@ def _row(line: bytes) -> dict[str, Any] | None:
         json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no text that could be passed on
     except (ValueError, RecursionError):
         return None
-    if not isinstance(row, dict):
+    # A result whose metrics are nested for ever could not be written.
+    if not isinstance(row, dict) or not _is_shallow(row):
         return None
     # NaN is no JSON; a diverged loss is told as what it is.
     return {str(k): str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def _is_shallow(value: object, levels: int = 32) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    return levels > 0 and all(
+        _is_shallow(item, levels - 1) for item in (value.values() if isinstance(value, dict) else value)
+    )

@@ -60,7 +60,10 @@ def restore(manifest: Manifest, packs: Iterable[Pack], fetch: Callable[[Pack], R
         raise SyncError(f"no pack in the bucket holds {missing.path!r} ({missing.content})", _AGAIN)
     # Last, so that no file is ever written through a link.
     for entry, target in links:
-        os.symlink(target, os.path.join(root, entry.path))  # noqa: PTH118, PTH211
+        try:
+            os.symlink(target, os.path.join(root, entry.path))  # noqa: PTH118, PTH211
+        except ValueError as error:  # a NUL: git can store it
+            raise SyncError(f"the link {entry.path!r} cannot be made: {error}") from error
     verify(manifest, directory)
 
 

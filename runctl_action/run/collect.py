@@ -91,7 +91,7 @@ class Collector:
         try:
             seen = settler.observe()
             return Collected(run_id, settler.report(seen), would=decide.describe(decide.decide(seen)))
-        except (RunctlError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  - whatever one run's documents bring about is not the others' matter
             return Collected(run_id, error=_as_ours(error))
 
     def _settle(self, settlers: dict[str, Settler]) -> list[Collected]:
@@ -103,7 +103,7 @@ class Collector:
             for run_id, settler in list(waiting.items()):
                 try:
                     report, how_far = settler.advance()
-                except (RunctlError, ValueError) as error:
+                except Exception as error:  # noqa: BLE001  - the same
                     settled[run_id], how_far = Collected(run_id, error=_as_ours(error)), "done"
                 else:
                     settled[run_id] = Collected(run_id, report)
@@ -114,8 +114,10 @@ class Collector:
         return list(settled.values())
 
 
-def _as_ours(error: RunctlError | ValueError) -> RunctlError:
-    """A document that is none of ours must not keep other runs from being settled."""
+def _as_ours(error: Exception) -> RunctlError:
+    """A document that is none of ours must not keep other runs from being settled, nor a defect that it finds in us."""
     if isinstance(error, RunctlError):
         return error
+    if not isinstance(error, ValueError):
+        return RunctlError(f"a defect of ours, sorry: {error!r}")
     return CloudError(f"its documents in the bucket cannot be read: {str(error).splitlines()[0]}")

@@ -45,6 +45,13 @@ class Repository:
         """What git prints. Raises SourceError with git's own words."""
         return run_git(self.root, self.environ, *arguments)
 
+    def origin_url(self) -> str:
+        """Of the remote `origin`; "" without one."""
+        try:
+            return os.fsdecode(self.git("config", "--get", "remote.origin.url")).strip()
+        except SourceError:
+            return ""
+
 
 @dataclass(frozen=True)
 class Located:
@@ -336,6 +343,12 @@ def _tracked(repository: Repository, revision: str) -> set[str]:
 
 def _check_link(path: bytes, target: bytes) -> None:
     landing = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    if not target or b"\0" in target:
+        # git can store it, and no disk can hold it: better said here than on a host that is paid for.
+        raise UnsafeSymlink(
+            f"the tracked link {_shown(path)} has a target that no disk can hold: {_shown(target)!r}",
+            f"git rm --cached {_shown(path)}",
+        )
     if target.startswith(b"/") or landing == b".." or landing.startswith(b"../"):
         raise UnsafeSymlink(
             f"the tracked link {_shown(path)} leaves the project root: it points to {_shown(target)}",
@@ -356,11 +369,7 @@ def _dirty(repository: Repository) -> tuple[str, ...]:
 
 
 def _name(repository: Repository) -> str:
-    try:
-        url = os.fsdecode(repository.git("config", "--get", "remote.origin.url")).strip()
-    except SourceError:
-        url = ""
-    match = re.search(r"[:/]([^/:]+/[^/:]+?)(?:\.git)?/*\Z", url)
+    match = re.search(r"[:/]([^/:]+/[^/:]+?)(?:\.git)?/*\Z", repository.origin_url())
     return match[1] if match else repository.root.name
 
 

@@ -6,6 +6,7 @@ The golden files are of tests/unit/report/test_markdown.py, which also writes th
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -27,8 +28,13 @@ from runctl_action.contract.reports import (
     ReportedOffer,
     Synced,
 )
+from runctl_action.github import marker
 from runctl_action.report import markdown
 from runctl_action.report.markdown import Place
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from hostile import MARKERS, NAMES, OUTPUT
 
 GOLDEN = sorted((Path(__file__).parent.parent / "unit" / "report" / "golden").glob("*.md"))
 AT = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
@@ -224,3 +230,34 @@ def test_a_comment_is_never_longer_than_it_may_be_and_whole_where_it_is_cut(text
     shown = markdown.render(report_of(texts, tuple(texts)), place=PLACE, limit=limit)
     assert len(shown) <= limit
     check_harmless(shown)
+
+
+def test_no_name_and_no_output_that_an_attacker_would_write_changes_it():
+    # Longer ones leave no room for others: that they are cut is shown above.
+    for said in [said for said in (*NAMES.values(), *OUTPUT.values()) if len(said) < 300]:
+        text = said.encode("utf-8", "replace").decode()
+        shown = markdown.render(report_of([text] * COUNT, (text, said)), place=PLACE)
+        assert check_harmless(shown).shape() == PLAIN["failed"]
+
+
+def test_whatever_a_report_says_its_comment_has_one_marker_and_that_is_ours():
+    """In what people read there is none: a forged one is text, in the log too."""
+    key = marker.key(workflow="Train", job="train", leg="", name="train")
+    stamp = marker.stamp(requested_at=AT, run_id="train-0123456789ab", attempt=1, is_final=True)
+    for forged in MARKERS:
+        report = report_of([forged] * COUNT, (forged, forged))
+        # At the beginning of all, too: where a text is the first thing that is said.
+        report = report.model_copy(update={"script": forged, "message": forged, "log_tail": (forged,)})
+        body = markdown.render(report, place=PLACE)
+        assert check_harmless(body).comments == 0
+        posted = marker.write(key, stamp) + body
+        assert page(posted).comments == 1
+        assert marker.read(posted, key) == stamp
+        for other in (body, posted):
+            assert marker.read(other, "0" * 32) is None
+
+
+def test_a_log_of_any_output_stays_in_its_fence():
+    for said in OUTPUT.values():
+        shown = markdown.render(report_of(["x"] * COUNT, (*said.split("\n"), "`" * 9, said)), place=PLACE)
+        assert check_harmless(shown).shape() == PLAIN["failed"]

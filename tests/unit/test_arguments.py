@@ -104,7 +104,16 @@ def test_every_setting_but_the_token_can_be_given_on_the_command_line():
     assert parse(["train", "--no-wait", "--require-checkpoint"]).flags == {"wait": False, "require-checkpoint": True}
 
 
-SEVERAL = {"env", "instance-type", "subnets", "security-groups", "allowed-account-ids", "checkpoints", "metrics"}
+SEVERAL = {
+    "env",
+    "secrets",
+    "instance-type",
+    "subnets",
+    "security-groups",
+    "allowed-account-ids",
+    "checkpoints",
+    "metrics",
+}
 
 
 def test_a_list_is_given_with_commas_or_again():

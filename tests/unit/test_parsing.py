@@ -78,7 +78,9 @@ def test_money_is_exact(written, usd):
     assert parsing.money(written) == Decimal(usd)
 
 
-@pytest.mark.parametrize("written", ["", "free", "0", "-1", "$-1", "nan", "inf", "sNaN", "1,5", "€1", True])
+@pytest.mark.parametrize(
+    "written", ["", "free", "0", "-1", "$-1", "nan", "inf", "sNaN", "1,5", "€1", True, "1e999999999", "1e-99", "9" * 50]
+)
 def test_what_is_no_amount_is_shown_with_examples(written):
     with pytest.raises(ValueError, match=r"amount in US dollars: write 0\.50 or \$0\.50") as caught:
         parsing.money(written)
@@ -150,6 +152,15 @@ def test_what_are_no_arguments_is_refused_with_an_example(written):
 def test_a_nul_is_refused_before_a_program_is_started_with_it(parse):
     with pytest.raises(ValueError, match="NUL"):
         parse("a\0b")
+
+
+@pytest.mark.parametrize(
+    "parse", [parsing.shell_words, lambda a: parsing.shell_words([a]), lambda a: parsing.pairs(f"A={a}")]
+)
+def test_what_is_too_long_for_a_program_is_refused_at_once(parse):
+    parse("a" * 131_071)
+    with pytest.raises(ValueError, match="longer than 128 KiB"):
+        parse("a" * 10_000_000)
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,7 @@ def test_an_unknown_key_is_told_where_it_is_and_what_was_meant(refused, sources,
         ({"toml": "subnets = true"}, 'runctl.toml: subnets: true is not a list: write a, b or ["a", "b"]'),
         ({"toml": 'prefix = "a//b"'}, "runctl.toml: prefix: 'a//b' is not a key prefix: write letters, digits, hyphens and single slashes"),
         ({"toml": 'prefix = "../b"'}, "runctl.toml: prefix: '../b' is not a key prefix: write letters, digits, hyphens and single slashes"),
+        ({"toml": 'prefix = "a/./b"'}, "runctl.toml: prefix: 'a/./b' is not a key prefix: write letters, digits, hyphens and single slashes"),
         ({"toml": 'install = ""'}, "runctl.toml: install: it is empty: leave it out for the default"),
         ({"INPUT_ENV": "A=1\nB"}, "INPUT_ENV: line 2 has no `=`: write NAME=VALUE, one a line"),
         ({"pyproject": "[tool]\nrunctl = 3"}, "`tool.runctl` is not a table: write [tool.runctl]"),
@@ -307,6 +308,7 @@ def test_what_the_host_acts_on_is_all_of_it(load):
         resume-args = ["--from", "{checkpoint}"]
         metrics = ["m.jsonl"]
         env = { A = "1" }
+        secrets = { B = "ssm:/b" }
         max-duration = "1h"
         hang-timeout = "10m"
         grace = "30s"
@@ -315,7 +317,7 @@ def test_what_the_host_acts_on_is_all_of_it(load):
     ).training()
     assert found.model_dump() == {
         "python": "3.12", "install": "skip", "checkpoints": ("c/*",), "require_checkpoint": True,
-        "resume_args": ("--from", "{checkpoint}"), "metrics": ("m.jsonl",), "env": {"A": "1"}, "secrets": (),
+        "resume_args": ("--from", "{checkpoint}"), "metrics": ("m.jsonl",), "env": {"A": "1"}, "secrets": {"B": "ssm:/b"},
         "max_duration_seconds": 3600, "hang_timeout_seconds": 600, "grace_seconds": 30, "keep_on_failure_seconds": 300,
     }  # fmt: skip
 
@@ -348,3 +350,39 @@ def test_every_setting_says_what_it_means_and_has_a_group():
 def test_settings_cannot_be_changed():
     with pytest.raises(Exception, match="frozen"):
         Settings().spot = "never"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"toml": '[secrets]\nHF_TOKEN = "ssm:/team/hf"\nWANDB_API_KEY = "secretsmanager:team/wandb#key"'},
+        {"INPUT_SECRETS": "HF_TOKEN=ssm:/team/hf\nWANDB_API_KEY=secretsmanager:team/wandb#key\n"},
+        {"RUNCTL_SECRETS": "HF_TOKEN = ssm:/team/hf \nWANDB_API_KEY=secretsmanager:team/wandb#key"},
+        {"flags": {"secrets": ["HF_TOKEN=ssm:/team/hf", "WANDB_API_KEY=secretsmanager:team/wandb#key"]}},
+    ],
+)
+def test_secrets_are_given_as_env_is_and_reach_the_host_as_names(load, source):
+    found = load(**source)
+    assert found.secrets == {"HF_TOKEN": "ssm:/team/hf", "WANDB_API_KEY": "secretsmanager:team/wandb#key"}
+    assert found.training().secrets == found.secrets
+
+
+def test_a_secrets_value_in_its_names_place_is_refused_and_not_shown(refused):
+    for value in ("hunter2hunter2", f"ssm:{TOKEN}abcdefghijklmnopqrstuvwx1234567890", "0123456789abcdef" * 2):
+        (problem,) = refused(toml=f'[secrets]\nKEY = "{value}"')
+        assert problem.startswith("runctl.toml: secrets: KEY: ")
+        assert "Names, never values" in problem
+        assert value not in problem
+
+
+@pytest.mark.parametrize("name", ["RUNCTL_RUN_ID", "RUNCTL_ANYTHING", "PATH", "AWS_REGION"])
+def test_a_secret_is_no_variable_that_a_host_sets(refused, name):
+    (problem,) = refused(toml=f'[secrets]\n{name} = "ssm:/team/hf"')
+    assert f"{name} is a variable that hosts set" in problem
+
+
+def test_a_variable_is_a_secret_or_not(refused):
+    (problem,) = refused(toml='[env]\nKEY = "a"\n[secrets]\nKEY = "ssm:/team/hf"')
+    assert problem == "runctl.toml: secrets: KEY is in `env` too: keep one of them"
+    (problem,) = refused(toml='[secrets]\n"A-B" = "ssm:/team/hf"')
+    assert "'A-B' is not a variable's name" in problem

@@ -23,7 +23,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _FENCE = re.compile(r"^( *)```sh\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 _ARGUMENTS = "--lr 0.1 --tag 'two words' '$HOME'"
 # What ends with another exit code than 0, because it is shown for that.
-_ENDS_WITH = {"--spot require": 4, "--fault die:": 7}
+_ENDS_WITH = {"--spot require": 4, "--fault die:": 7, "--fault quota": 4}
 # Not for a repository of the user's, but for a checkout of this one.
 _OURS = re.compile(r"make ([a-z-]+)|\.venv/bin/python -m (benchmarks\.[a-z]+)")
 # moto shows a stack's outputs only after an update of it, and cannot delete a role that has policies.

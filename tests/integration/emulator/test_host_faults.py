@@ -17,7 +17,7 @@ _ONCE = Config(retries={"mode": "standard", "total_max_attempts": 1})
 
 def credentials(aws: Any, instance: str) -> dict[str, str]:
     """Those of the instance's role, from its metadata service."""
-    base = f"{aws.endpoint}/imds/{instance}/latest/"
+    base = f"{aws.world.instances[instance].metadata_url}latest/"
     ask = urllib.request.Request(
         f"{base}api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     )

@@ -26,7 +26,8 @@ def ask(aws: Any, instance: str) -> Callable[..., tuple[int, str]]:
     """`ask(path, on=instance id, method="GET", **headers)` -> (status, body)."""
 
     def request(path: str, on: str = instance, method: str = "GET", **headers: str) -> tuple[int, str]:
-        url = f"{aws.endpoint}/imds/{on}/latest/{path}"
+        found = aws.world.instances.get(on)
+        url = f"{found.metadata_url if found else f'{aws.endpoint}/imds/{on}/'}latest/{path}"
         named = {{"token": _TOKEN, "ttl": _TTL}[name]: value for name, value in headers.items()}
         try:
             with urllib.request.urlopen(urllib.request.Request(url, method=method, headers=named)) as answer:
@@ -162,7 +163,7 @@ def test_an_instance_without_a_profile_has_no_credentials(told: Any, boot: Any, 
 
 def test_botocores_own_client_of_the_service_understands_it(aws: Any, instance: str) -> None:
     fetcher = InstanceMetadataFetcher(
-        base_url=f"{aws.endpoint}/imds/{instance}/", env={"AWS_EC2_METADATA_DISABLED": "false"}
+        base_url=aws.world.instances[instance].metadata_url, env={"AWS_EC2_METADATA_DISABLED": "false"}
     )
     found = fetcher.retrieve_iam_role_credentials()
     fetcher._session.close()
@@ -178,6 +179,16 @@ def test_a_process_on_the_host_finds_its_own_service(run: Any, instance: str) ->
         f"print(urlopen(Request(base + 'meta-data/instance-id', headers={{'{_TOKEN}': token}})).read().decode())\nEND\n"
     )
     assert run(script)["StandardOutputContent"] == f"{instance}\n"
+
+
+def test_nobody_finds_another_hosts_service_by_its_id(aws: Any, instance: str) -> None:
+    for whose in (instance, "", "latest"):
+        url = f"{aws.endpoint}/imds/{whose}/latest/api/token"
+        request = urllib.request.Request(url, method="PUT", headers={_TTL: "60"})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request)
+        with refused.value as answer:
+            assert answer.code == 404
 
 
 def test_the_credentials_outlive_a_stop_and_not_an_end(

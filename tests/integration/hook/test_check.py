@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.integration.hook.projects import SETTINGS, Project
@@ -89,6 +91,41 @@ def test_modules_that_are_left_behind_are_named_and_block_nothing(project):
     assert pushed.ours[-1] == (
         "warning: imported by the script, on this disk, and not in the commit: model.py, nets/deep.py; git add them"
     )
+
+
+def test_what_is_quoted_of_a_commit_does_not_steer_the_terminal(project):
+    project.commit({"runctl.toml": 'script = "\\u001b]0;x\\u0007.py"\n'})
+    said = refused(project)
+    assert "the script \\x1b]0;x\\x07.py is not tracked" in said
+    assert "\x1b" not in said
+
+
+def test_a_branch_with_a_name_for_a_shell_is_checked_like_any_other(project):
+    for name in (
+        "$(touch${IFS}pwned)",
+        "`touch${IFS}pwned`",
+        "a';touch${IFS}pwned;'",
+        '"&&touch${IFS}pwned',
+        "-x",
+        "--exec=x",
+    ):
+        pushed = project.push("origin", f"HEAD:refs/heads/{name}")
+        assert pushed.code == 0, pushed.err
+        assert pushed.ours[0].startswith(f"{name} (")
+    assert not list(project.root.rglob("pwned*"))
+
+
+def test_the_price_is_asked_for_once_and_kept_for_the_next_push(project, aws, tmp_path):
+    aws.world.faults.clear()
+    project.environ |= aws.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert project.push().code == 0
+    kept = tmp_path / "cache/runctl-action/prices/us-east-1-on-demand-t3.medium.json"
+    deadline = time.monotonic() + 100
+    while not kept.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    host = next(line for line in project.push("origin", "HEAD:again").ours if line.startswith("  host "))
+    assert host.endswith("; 0.0416 USD/h on demand, 0.25 USD at most (list price, 0 h old)")
 
 
 def test_a_push_that_has_nothing_to_do_with_training_is_silent(project):

@@ -153,6 +153,19 @@ def test_hooks_path_is_honoured_outside_of_the_repository_and_where_it_is_no_fol
     assert "core.hooksPath is /dev/null, which is no folder" in said.stderr
 
 
+def test_a_folder_that_install_made_is_taken_away_again(bare):
+    bare.must("config", "core.hooksPath", ".githooks")
+    for others in (False, True):
+        if others:
+            (bare.root / ".githooks").mkdir()
+            (bare.root / ".githooks/pre-commit").write_text("")
+        assert bare.runctl("hook", "install").returncode == 0
+        assert "would remove " in bare.runctl("hook", "uninstall", "--dry-run").stderr
+        assert bare.runctl("hook", "uninstall").returncode == 0
+        assert (bare.root / ".githooks").exists() == others
+        assert not (bare.root / ".githooks/pre-push").exists()
+
+
 def test_from_a_folder_below_the_root_it_is_the_same(bare):
     (bare.root / "a/b").mkdir(parents=True)
     assert bare.runctl("hook", "install", cwd=bare.root / "a/b").returncode == 0

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.integration.hook.projects import SETTINGS, Project
 
@@ -87,6 +91,17 @@ def pre_commit(project: Project, tmp_path: Path) -> Path:
 WAYS = [plain, copied, hooks_path, worktree, husky, pre_commit]
 
 
+def test_what_the_docs_have_for_pre_commit_is_valid_and_names_our_hook(tmp_path):
+    (snippet,) = re.findall(r"```yml\n(.*?)```", (ROOT / "docs/hook.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "config.yaml").write_text(snippet)
+    pre_commit = str(Path(sys.executable).parent / "pre-commit")
+    subprocess.run([pre_commit, "validate-config", tmp_path / "config.yaml"], check=True)
+    subprocess.run([pre_commit, "validate-manifest", ROOT / ".pre-commit-hooks.yaml"], check=True)
+    (manifest,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    assert yaml.safe_load(snippet)["repos"][0]["hooks"] == [{"id": manifest["id"]}]
+    assert set(manifest["stages"]) == {"pre-push"}
+
+
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_a_good_commit_is_pushed_and_a_bad_one_is_not(remote, way, tmp_path):
     tree = Project(way(remote, tmp_path), remote.environ)
@@ -128,7 +143,7 @@ def test_without_the_program_the_shim_says_so_and_blocks(make, tmp_path):
     shim = project.git("-c", "alias.p=!.git/hooks/pre-push origin x </dev/null", "p", PATH=str(programs))
     assert shim.returncode == 2
     assert project.push("origin", "HEAD:main", PATH=str(programs), RUNCTL_SKIP="1").code == 0
-    # A virtual environment in the root is found as well.
+    # A virtual environment in the root is found as well, also from a worktree.
     (project.root / ".venv/bin").mkdir(parents=True)
     (project.root / ".venv/bin/runctl-action").symlink_to(Path(os.environ["PWD"]) / "none")
     assert project.push("origin", "HEAD:other", PATH=str(programs)).code != 0
@@ -136,6 +151,8 @@ def test_without_the_program_the_shim_says_so_and_blocks(make, tmp_path):
     (project.root / ".venv/bin/runctl-action").write_text("#!/bin/sh\nexit 0\n")
     (project.root / ".venv/bin/runctl-action").chmod(0o755)
     assert project.push("origin", "HEAD:other", PATH=str(programs)).code == 0
+    project.must("worktree", "add", "-q", "-b", "tree", str(tmp_path / "tree"))
+    assert project.push("origin", "HEAD:tree", cwd=tmp_path / "tree", PATH=str(programs)).code == 0
 
 
 def test_neither_path_imports_what_takes_long(project):

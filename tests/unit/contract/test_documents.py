@@ -149,7 +149,10 @@ def test_no_secret_has_a_place_in_a_spec():
     names = {*Spec.model_fields, *TrainingSettings.model_fields}
     assert not [name for name in names if "token" in name or "password" in name or "credential" in name]
     # The names of secrets, never their values.
-    assert TrainingSettings.model_fields["secrets"].annotation == tuple[str, ...]
+    with pytest.raises(ValueError, match="Names, never values") as caught:
+        TrainingSettings(secrets={"TOKEN": "hunter2hunter2"})
+    assert "hunter2" not in str(caught.value)
+    assert TrainingSettings(secrets={"TOKEN": "ssm:/team/hf"}).secrets == {"TOKEN": "ssm:/team/hf"}
     assert b"ghp_secret" not in Spec(**spec().model_dump() | {"github_token": "ghp_secret"}).to_json()
 
 
@@ -174,7 +177,9 @@ def test_a_document_cannot_be_changed():
 @pytest.mark.parametrize(
     "spoilt",
     [{"at": "2026-07-01T12:00:00"}, {"at": "9999-12-31T23:59:59Z"}, {"at": "0001-01-01T00:00:00Z"},
-     {"phases": [{"phase": "training", "started_at": "2026-07-01T12:00:00Z", "seconds": "NaN"}]}],
+     {"phases": [{"phase": "training", "started_at": "2026-07-01T12:00:00Z", "seconds": "NaN"}]},
+     {"phases": [{"phase": "training", "started_at": "2026-07-01T12:00:00Z", "seconds": 1e308}]}, {"beat": -1},
+     {"log_segments": 10**30}],
 )  # fmt: skip
 def test_a_time_that_could_not_be_reckoned_with_makes_no_document(spoilt):
     good = {"run_id": "r", "attempt": 1, "beat": 1, "phase": "training", "at": "2026-07-01T12:00:00Z"}

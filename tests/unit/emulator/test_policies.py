@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from runctl_action.emulator.policies import EVERYTHING, parse
+from runctl_action.emulator.policies import EVERYTHING, of_resource, parse
 
 ME = {"aws:userid": "AROA1:i-1"}
 
@@ -111,10 +111,12 @@ def test_conditions(operator: str, value: Any, seen: str | None, holds: bool) ->
 
 
 def test_all_conditions_must_hold() -> None:
-    found = policy({"Condition": {"StringEquals": {"a:x": "1", "a:y": "2"}, "StringLike": {"a:z": "*"}}})
-    assert found.allows("x:y", "x", {"a:x": "1", "a:y": "2", "a:z": ""})
-    assert not found.allows("x:y", "x", {"a:x": "1", "a:y": "2"})
-    assert not found.allows("x:y", "x", {"a:x": "1", "a:z": ""})
+    tagged = {"aws:RequestTag/x": "1", "aws:RequestTag/y": "2"}
+    found = policy({"Condition": {"StringEquals": tagged, "StringLike": {"s3:prefix": "*"}}})
+    x, y, z = {"aws:requesttag/x": "1"}, {"aws:requesttag/y": "2"}, {"s3:prefix": ""}
+    assert found.allows("x:y", "x", x | y | z)
+    assert not found.allows("x:y", "x", x | y)
+    assert not found.allows("x:y", "x", x | z)
 
 
 @pytest.mark.parametrize(
@@ -124,17 +126,34 @@ def test_all_conditions_must_hold() -> None:
         {"NotResource": "*"},
         {"Principal": "*"},
         {"Condition": {"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}},
-        {"Condition": {"StringEqualsIfExists": {"a:x": "1"}}},
-        {"Condition": {"ForAnyValue:StringEquals": {"a:x": "1"}}},
+        {"Condition": {"StringEqualsIfExists": {"aws:userid": "1"}}},
+        {"Condition": {"ForAnyValue:StringEquals": {"aws:userid": "1"}}},
         {"Effect": "allow"},
         {"Resource": "${aws:userid, 'nobody'}"},
         {"Resource": "${*}"},
-        {"Condition": {"StringEquals": {"a:x": "${?}"}}},
+        {"Condition": {"StringEquals": {"aws:userid": "${?}"}}},
+        # What this emulator gives no value would never be equal, and always be unequal.
+        {"Condition": {"StringEquals": {"ec2:InstanceProfile": "x"}}},
+        {"Effect": "Deny", "Condition": {"StringNotEquals": {"aws:PrincipalTag/team": "ml"}}},
     ],
 )
 def test_what_is_not_understood_is_refused_when_the_policy_is_read(statement: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="policy"):
         policy(statement)
+
+
+def test_a_resources_own_policy_counts_for_whom_it_names() -> None:
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Principal": {"Federated": ["idp"]}, "Action": "sts:AssumeRoleWithWebIdentity"},
+            {"Effect": "Deny", "Principal": "*", "Action": "sts:TagSession"},
+        ],
+    }
+    assert of_resource(trust, "Federated", "idp").allows("sts:AssumeRoleWithWebIdentity", "role", {})
+    assert not of_resource(trust, "Federated", "other").allows("sts:AssumeRoleWithWebIdentity", "role", {})
+    assert not of_resource(trust, "AWS", "idp").allows("sts:AssumeRoleWithWebIdentity", "role", {})
+    assert of_resource(trust, "AWS", "x").decides("sts:TagSession", "role", {}) == "explicitDeny"
 
 
 @pytest.mark.parametrize("element", ["Effect", "Action", "Resource"])

@@ -60,6 +60,34 @@ def test_what_is_no_python_is_left_to_the_training(text):
     assert untracked({"train.sh": "import model"}, {"model.py"}, "train.sh") == ()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import " + "a." * 100_000 + "b",
+        "import " + "a.\\\n  " * 100_000 + "b",
+        "-" * 1_000_000 + "1",
+        "x" + "[0]" * 100_000,
+        "import m\n" * 500_000,
+    ],
+    ids=["dots", "continued", "signs", "indices", "large"],
+)
+def test_what_is_made_to_take_long_is_not_looked_into(text):
+    assert untracked({"train.py": text}, {"a.py", "m.py"}) == ()
+
+
+def test_no_more_is_read_than_a_project_has():
+    files = {f"m{number}.py": f"import m{number + 1}" for number in range(2000)}
+    read: list[str] = []
+
+    def contents(paths):
+        read.extend(paths)
+        return [files[path].encode() for path in paths]
+
+    tracked = {os.fsencode(name) for name in files}
+    assert untracked_modules("m0.py", tracked, contents, lambda path: False) == ()
+    assert len(read) <= 501
+
+
 def test_no_warning_about_somebodys_code_is_shown():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -30,7 +30,8 @@ def test_github_is_known_in_every_form_of_its_urls(url):
 @pytest.mark.parametrize(
     "url",
     ["", "/srv/git/nets.git", "file:///srv/acme/nets", "https://gitlab.com/acme/nets", "https://github.com.evil/a/b",
-     "https://evil/github.com/acme/nets", "git@github.com:nets", "https://github.com/a/b/c"],
+     "https://evil/github.com/acme/nets", "git@github.com:nets", "https://github.com/a/b/c", "https://github.com/../..",
+     "https://github.com/a/..", "https://github.com/a/..git", "git@github.com:a/..", "git@github.com:../a"],
 )  # fmt: skip
 def test_other_remotes_are_not_github(url):
     assert place_of([url], {}) is None

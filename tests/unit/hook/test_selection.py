@@ -52,6 +52,12 @@ def test_settings_with_a_script_are_checked_on_every_branch_and_tag(chosen):
         assert not found.is_trained
     assert chosen(pyproject='[tool.runctl]\nscript = "train.py"') is not None
     assert chosen(pyproject='tool.runctl.script = "train.py"') is not None
+    assert chosen(pyproject='["tool" . "runctl"]\nscript = "train.py"') is not None
+    assert chosen(pyproject='[tool]\nrunctl = {script = "train.py"}') is not None
+    assert chosen(pyproject='[tool]\nrunctl.script = "train.py"') is not None
+    assert chosen(pyproject='tool = {runctl = {script = "train.py"}}') is not None
+    # Which is no table: the check says so.
+    assert chosen(pyproject='[[tool.runctl]]\nscript = "train.py"') is not None
 
 
 def test_settings_without_a_script_and_without_the_hooks_table_are_nobodys_business(chosen):
@@ -81,6 +87,9 @@ def test_settings_that_cannot_be_understood_are_left_to_the_check(chosen, toml):
 
 def test_a_pyproject_that_cannot_be_read_is_ours_only_with_a_table_of_ours(chosen):
     assert chosen(pyproject="[project") is None
+    assert chosen(pyproject='[project\ndependencies = ["runctl-action>=1"]') is None
+    assert chosen(pyproject='[project\ndev = [\n  "runctl-action",\n]\n# runctl = 1') is None
+    assert chosen(pyproject='[project\n"tool" . "runctl".script = "x"') is not None
     assert chosen(pyproject="[project\n[tool.runctl]\nscript = 'x'") is not None
 
 
@@ -107,6 +116,20 @@ def test_a_trailer_asks_for_a_run_whatever_the_branch(chosen, trailer, is_traine
     assert (found.is_trained, found.args) == (is_trained, args)
     other = chosen(SCRIPT + '[hook]\nbranches = ["main"]', ref="refs/heads/other", trailer=trailer)
     assert (other is not None) == is_trained
+
+
+@pytest.mark.parametrize(
+    "value", ["--bucket evil", "-- --x", "$(reboot) `reboot` ; reboot", "../../x", "'no end", "\x1b]0;x\x07"]
+)
+def test_whatever_a_trailer_says_is_arguments_of_the_script(chosen, value):
+    assert chosen(SCRIPT, trailer=f"Train: {value}").args == value
+
+
+@pytest.mark.parametrize(
+    "text", ["runctl " * 300_000, "\n" * 300_000 + "[", " " * 300_000, "[tool." * 100_000, "tool = " * 100_000]
+)
+def test_a_file_that_is_made_to_take_long_does_not(chosen, text):
+    assert chosen(pyproject=text) is None
 
 
 def test_a_trailer_keeps_a_commit_from_being_trained(chosen):

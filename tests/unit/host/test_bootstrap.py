@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
@@ -65,6 +66,20 @@ def test_a_clock_that_is_nearly_right_is_right(s3: Callable[..., str], tmp_path:
     assert Path(bootstrap.fetch(s3(minutes), SHA256, str(tmp_path), "tool")).read_bytes() == DATA
     bootstrap.check_clock_alone(s3(minutes))
     bootstrap.check_clock_alone(s3(minutes, 403))
+
+
+def test_a_tool_that_an_earlier_training_has_changed_is_fetched_and_unpacked_anew(
+    s3: Callable[..., str], tmp_path: Path
+) -> None:
+    kept = Path(bootstrap.fetch(s3(0), SHA256, str(tmp_path), "tool"))
+    kept.write_bytes(b"something else")
+    assert Path(bootstrap.fetch(s3(0), SHA256, str(tmp_path), "tool")).read_bytes() == DATA
+    with zipfile.ZipFile(tmp_path / "uv.zip", "w") as archive:
+        archive.writestr("uv", "ours")
+    for _ in range(2):
+        bootstrap.unpack(str(tmp_path / "uv.zip"), "uv", str(tmp_path / "uv"))
+        assert (tmp_path / "uv").read_text() == "ours"
+        (tmp_path / "uv").write_text("another's")
 
 
 @pytest.mark.parametrize("date", [None, "", "yesterday", "Wed, 99 Foo 2026 00:00:00 GMT"])

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 import zstandard
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from runctl_action.host.journal import Journal, Redactor
+from runctl_action.host.journal import Journal
+from runctl_action.host.redaction import Redactor
 
 
 class Store:
@@ -89,6 +88,27 @@ def test_a_backlog_that_grows_too_long_loses_its_middle_and_says_so(journal: Any
     assert not list(log._directory.iterdir())
 
 
+def test_a_segment_that_somebody_took_away_is_left_out_and_the_rest_follows(journal: Any) -> None:
+    log, store = journal(Store(failures=1))
+    store.gate.clear()
+    log.write("syncing", b"the first\n")
+    for phase, spoil in (
+        ("installing", Path.unlink),
+        ("training", lambda path: (path.unlink(), path.symlink_to("/etc/hosts"))),
+        ("collecting", lambda path: (path.unlink(), os.mkfifo(path))),
+    ):
+        log.write(phase, b"lost\n")
+        (path,) = {*log._directory.iterdir()} - {found for _, found, _ in log._spooled}
+        spoil(path)
+    log.write("done", b"the last\n")
+    store.gate.set()
+    log.close()
+    assert store.text == b"the first\nthe last\n"
+    assert [index for index, _, _ in store.segments] == [0, 1]
+    assert all(warning.startswith("a part of the log is left out") for warning in log.warnings)
+    assert len(log.warnings) == 3
+
+
 def test_what_processes_write_is_read_to_its_end(journal: Any) -> None:
     log, store = journal()
     stream = log.stream("training")
@@ -103,7 +123,7 @@ def test_what_processes_write_is_read_to_its_end(journal: Any) -> None:
 
 
 def test_a_secret_never_leaves_the_host_wherever_a_chunk_ends(journal: Any) -> None:
-    log, store = journal(secrets=["hunter2hunter2", "first line\nsecond line"])
+    log, store = journal(redactor=Redactor(["hunter2hunter2", "first line\nsecond line"]))
     stream = log.stream("training")
     writer = os.dup(stream.fd)
     stream.started()
@@ -113,14 +133,3 @@ def test_a_secret_never_leaves_the_host_wherever_a_chunk_ends(journal: Any) -> N
     stream.finish()
     log.close()
     assert store.text == b"before *** after, and *** too\n"
-
-
-@given(st.text("abc", min_size=4, max_size=8), st.lists(st.text("abc \n", max_size=12), max_size=6))
-@settings(deadline=None)
-def test_a_redactor_leaves_no_secret_over_any_chunks(secret: str, chunks: list[str]) -> None:
-    redactor, out, held = Redactor([secret]), b"", b""
-    for chunk in chunks:
-        ready, held = redactor.split(held + chunk.encode())
-        out += ready
-    out += redactor.all(held)
-    assert secret.encode() not in out

@@ -256,9 +256,20 @@ def test_runs_are_listed_one_a_line(make_report):
     failed = make_report(outcome="failed", cause="out-of-memory")
     terminal.print_runs([running, failed], stream, NOW)
     header, first, second = stream.getvalue().splitlines()
-    assert header.split() == ["RUN", "STATE", "AGE", "SCRIPT", "BRANCH"]
-    assert re.split(r"  +", first) == ["train-0123456789ab", "training", "3 h", "examples/digits/train.py", "-"]
+    assert header.split() == ["RUN", "STATE", "AGE", "COST", "SCRIPT", "BRANCH"]
+    assert re.split(r"  +", first) == ["train-0123456789ab", "training", "3 h", "-", "examples/digits/train.py", "-"]
     assert re.split(r"  +", second)[1:3] == ["failed (out-of-memory)", "5 min"]
+
+
+def test_what_each_run_cost_is_listed_so_far_or_in_the_end(make_report):
+    stream = io.StringIO()
+    going_on = make_report(outcome=None, receipt=receipt_of({"ended_at": None}))
+    over, unknown = make_report(receipt=receipt_of({})), make_report(receipt=receipt_of({"spot": (), "gp3": None}))
+    terminal.print_runs([going_on, over, unknown], stream, NOW)
+    costs = [re.split(r"  +", line)[3] for line in stream.getvalue().splitlines()[1:]]
+    assert re.fullmatch(r"\d+\.\d+ USD so far", costs[0])
+    assert re.fullmatch(r"\d+\.\d+ USD", costs[1])
+    assert costs[2] == "unknown" or costs[2].startswith("at least")
 
 
 def test_no_runs_is_said(make_report):

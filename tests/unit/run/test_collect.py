@@ -226,6 +226,27 @@ class TestAnOpenRun:
         assert checks.check_over(world).outcome == "succeeded"
 
 
+def test_a_run_that_finds_a_defect_in_us_does_not_hold_up_the_others(cache):
+    world = World()
+    begin(world, spec("run-1"), spec("run-2"), spec("run-3"))
+    for run_id in ("run-1", "run-3"):
+        left_behind(world, cache, decide.Probe, run_id)
+    process = collector(world, cache).collector()
+    settler_of = process.settler_of
+
+    def settler_with_a_defect(run_id: str) -> Any:
+        settler = settler_of(run_id)
+        if run_id == "run-2":
+            settler.observe = lambda: 1 // 0
+        return settler
+
+    process.settler_of = settler_with_a_defect
+    found = outcomes(process.collect())
+    assert [len(machine.told) for machine in world.machines.values()] == [1, 1]
+    assert "a defect of ours" in str(found["run-2"])
+    assert found["run-2"].exit_code == 70
+
+
 class TestADryRun:
     @pytest.mark.parametrize(
         ("at", "would"),

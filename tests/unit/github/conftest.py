@@ -1,0 +1,8 @@
+"""Puts the folder `tests` on sys.path: the double of the runner is a package there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
