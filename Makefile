@@ -6,7 +6,7 @@ BIN = .venv/bin
 
 WORKFLOWS = $(wildcard .github/workflows/*.yml docs/examples/*.yml)
 
-.PHONY: setup demo test test-container matrix smoke-aws check format bench docs clean
+.PHONY: setup demo test test-container matrix search smoke-aws check format bench docs clean
 setup: .venv/.complete
 
 .venv/.complete: pyproject.toml uv.lock
@@ -28,6 +28,11 @@ test-container: setup
 matrix: setup
 	RUNCTL_TEST_MATRIX=1 $(BIN)/pytest -n 3 --dist worksteal tests/integration/run/test_fault_matrix.py
 	RUNCTL_TEST_MATRIX=1 $(BIN)/pytest -n 4 --dist worksteal tests/integration/run/test_kill_matrix.py
+
+# What hypothesis searches in seconds otherwise, in numbers for a night.
+search: setup
+	RUNCTL_TEST_EXAMPLES=100000 $(BIN)/pytest -n 2 --timeout 7200 tests/unit/hook
+	RUNCTL_TEST_EXAMPLES=10000 $(BIN)/pytest -n 2 --timeout 7200 tests/unit/run/test_explored.py tests/unit/hostile
 
 # On a real account, for a few cents: RUNCTL_SMOKE_AWS=1 make smoke-aws
 smoke-aws: setup
