@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from runctl_action.arguments import Parsed
 from runctl_action.contract.layout import RUN_ID, TAG_RUN
 from runctl_action.contract.reports import Log, Report
-from runctl_action.errors import Cancelled, InstanceBusy, UsageError
+from runctl_action.errors import BucketError, Cancelled, InstanceBusy, UsageError
 from runctl_action.report import meaning, terminal
 from runctl_action.wiring import Cloud, me, open_cloud, settler_of
 
@@ -58,10 +58,15 @@ def list_runs(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
     """One line a run, newest first: state, age, cost so far, script, branch."""
     with open_cloud(parsed, environ) as cloud:
         with shown_progress() as progress:
-            shown = [
-                _final_report(cloud, run_id, is_open=is_open) or _report_as_of_now(cloud, run_id, progress)
-                for run_id, is_open in _runs(cloud)
-            ]
+            shown = []
+            for run_id, is_open in _runs(cloud):
+                try:
+                    found = _final_report(cloud, run_id, is_open=is_open) or _report_as_of_now(cloud, run_id, progress)
+                except BucketError as error:
+                    # What one run has in the bucket is not the others' matter.
+                    progress.warn(f"{run_id} cannot be shown: {error}")
+                else:
+                    shown.append(found)
         shown.sort(key=lambda item: item.requested_at, reverse=True)
         if parsed.json:
             print(json.dumps([item.model_dump(mode="json") for item in shown]))
@@ -205,7 +210,10 @@ def _runs(cloud: Cloud) -> Iterator[tuple[str, bool]]:
 def _final_report(cloud: Cloud, run_id: str, *, is_open: bool) -> Report | None:
     """What is written of a run that is closed: one call, where an observation takes a dozen."""
     stored = None if is_open else cloud.store.get(cloud.layout.run(run_id).report)
-    found = Report.model_validate_json(stored.data) if stored else None
+    try:
+        found = Report.model_validate_json(stored.data) if stored else None
+    except ValueError:
+        return None  # an observation says what is wrong with it
     return found if found and found.outcome else None
 
 

@@ -31,7 +31,7 @@ from runctl_action.contract.documents import (
 )
 from runctl_action.contract.layout import TAG_ATTEMPT, HostLayout, Layout
 from runctl_action.contract.reports import Report
-from runctl_action.errors import CloudError
+from runctl_action.errors import BucketError, CloudError
 
 _D = TypeVar("_D", bound=Document)
 
@@ -251,7 +251,13 @@ class Observer:
             if stored is None:
                 return None
             cached = self._cache[key] = stored
-        return model.model_validate_json(cached.data)
+        try:
+            return model.model_validate_json(cached.data)
+        except pydantic.ValidationError as error:
+            raise BucketError(
+                f"{self._store.uri(key)} is not what a launcher writes: {error.errors()[0]['msg']}",
+                "it is another version's, or somebody has written over it; a newer runctl-action may read it",
+            ) from None
 
     def _read_hosts(self, key: str, model: type[_D]) -> _D | None:
         """Training code can write there too: what is no document of ours is none."""
