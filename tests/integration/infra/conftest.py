@@ -32,9 +32,15 @@ def stack(aws: Emulator) -> Stack:
 
 
 @pytest.fixture(scope="session")
-def scene(aws: Emulator, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    before = aws.world.launcher_policy, aws.world.host_policy
+def scene(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with Scene(stack, tmp_path_factory.mktemp("scene")) as scene:
-        aws.world.launcher_policy, aws.world.host_policy = scene.launcher, scene.host  # type: ignore[assignment]
         yield scene
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _enforced(aws: Emulator, scene: Scene) -> Iterator[None]:
+    """The two policies, and nothing else, as long as these modules run: the emulator is the others' too."""
+    before = aws.world.launcher_policy, aws.world.host_policy
+    aws.world.launcher_policy, aws.world.host_policy = scene.launcher, scene.host  # type: ignore[assignment]
+    yield
     aws.world.launcher_policy, aws.world.host_policy = before

@@ -115,11 +115,18 @@ class Scene:
         return self.runctl(root, "train", "--json", *flags, "train.py", **variables)
 
     def clear(self) -> None:
-        """No run is open, and no instance is on, for whoever plays next."""
+        """No run is open, and no instance of the bucket's is on, for whoever plays next."""
         s3 = self.owner("s3")
         for item in s3.list_objects_v2(Bucket=self.bucket, Prefix="runctl/open/").get("Contents", ()):
             s3.delete_object(Bucket=self.bucket, Key=item["Key"])
-        alive = [instance.id for instance in self.aws.world.instances.values() if instance.state == "running"]
+        ours = [{"Name": "tag:runctl:bucket", "Values": [self.bucket]}]
+        found = self.owner("ec2").describe_instances(Filters=ours)["Reservations"]
+        alive = [
+            instance["InstanceId"]
+            for reservation in found
+            for instance in reservation["Instances"]
+            if instance["State"]["Name"] in {"pending", "running"}
+        ]
         if alive:
             self.owner("ec2").terminate_instances(InstanceIds=alive)
 
