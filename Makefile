@@ -18,8 +18,9 @@ setup: .venv/.complete
 demo: setup
 	$(BIN)/runctl-action train --emulate examples/digits/train.py -- --epochs 5
 
+# Four for two cores: most of it is waiting for hosts. In the order of the files: the long ones come first.
 test: setup
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 # The image, built and run as GitHub's runner does; needs docker or podman, and a base image or the means to make one.
 test-container: setup

@@ -120,8 +120,10 @@ class Reader:
         return found[1]
 
     def _bash(self, text: str) -> subprocess.CompletedProcess[str]:
+        # Two pages make a stack of this name, in one account.
+        named = text.replace("--stack-name runctl", f"--stack-name runctl-{self.root.parent.name.replace('_', '-')}")
         return subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", text],
+            ["bash", "-euo", "pipefail", "-c", named],
             cwd=self.root, env=self.environ, capture_output=True, text=True, timeout=170, check=False,
         )  # fmt: skip
 
