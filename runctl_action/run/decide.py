@@ -115,7 +115,9 @@ class Close:
 
 @dataclass(frozen=True)
 class Done:
-    pass
+    """Nothing is left to do for whoever looks; `why`, where somebody else has to."""
+
+    why: str = ""
 
 
 Action = (
@@ -188,8 +190,8 @@ def describe(action: Action) -> str:
             return "post its report"
         case Close():
             return "close it"
-        case Done():
-            return "nothing"
+        case Done(why=why):
+            return f"do nothing{f': {why}' if why else ''}"
 
 
 def resume_point(seen: Observation, attempt: int) -> Resume | None:
@@ -261,7 +263,7 @@ def _after_report(seen: Observation) -> Action:
     if not seen.spec.is_posted or (posted and posted.where is not None):
         return Close()
     if not seen.knowledge.can_post:
-        return Done()
+        return Done("there is no github-token, and its report is to be posted")
     if posted and posted.by != seen.knowledge.me and posted.until > seen.now:
         return Wait(1, f"{posted.by} to post the report")
     return Post()

@@ -106,7 +106,8 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(commit: Any, start: An
     for _ in range(2):
         assert f"{run_id}: done; would end attempt 1: succeeded" in runctl("collect", "--dry-run").err
     assert f"{run_id}: succeeded" in runctl("collect").err
-    assert "no run is open" in runctl("collect", "--dry-run").err
+    # Others may be: of runs that somebody has to post who has a token.
+    assert run_id not in runctl("collect", "--dry-run").err
 
 
 def test_three_at_once_do_no_harm(commit: Any, start: Any, runctl: Any, ec2: Any) -> None:
@@ -116,7 +117,8 @@ def test_three_at_once_do_no_harm(commit: Any, start: Any, runctl: Any, ec2: Any
     collectors = [start("collect", "--json") for _ in range(3)]
     said = [process.communicate(timeout=60) for process in collectors]
     assert [process.returncode for process in collectors] == [0, 0, 0], said
-    assert all(json.loads(out) == [] or json.loads(out)[0]["outcome"] == "succeeded" for out, _ in said)
+    found = [report for out, _ in said for report in json.loads(out) if report["run_id"] == run_id]
+    assert {report["outcome"] for report in found} == {"succeeded"}
     assert runctl("report", "--json", run_id).report["outcome"] == "succeeded"
     assert _states(ec2, run_id) == ["terminated"]
 

@@ -234,7 +234,10 @@ TABLE: dict[str, tuple[Observation, Any]] = {
         seen(attempt(end=end()), attempt(2, end=end()), attempt(3, end=end("interrupted", "spot-reclaimed"))), decide.Finish()),
     "a finished run is closed": (seen(attempt(end=end()), report=report()), decide.Close()),
     "one that is to be posted is posted first": (posting(), decide.Post()),
-    "but not by who cannot": (posting(knowledge=Knowledge(me=ME)), decide.Done()),
+    "but not by who cannot": (
+        posting(knowledge=Knowledge(me=ME)),
+        decide.Done("there is no github-token, and its report is to be posted"),
+    ),
     "nor beside who is at it": (posting(posted(OTHER)), decide.Wait),
     "whose time runs out": (posting(posted(OTHER, ago=5 * MINUTE)), decide.Post()),
     "what was posted is closed": (posting(posted(OTHER, where="a comment")), decide.Close()),
