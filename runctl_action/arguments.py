@@ -178,19 +178,19 @@ def _train(command: argparse.ArgumentParser) -> None:
 
 
 def _quote(command: argparse.ArgumentParser) -> None:
-    what = command.add_argument_group("This quote")
-    _add_script(what)
-    what.add_argument("--emulate", action="store_true", help="At the prices of an emulated AWS in this process")
-    what.add_argument("--json", action="store_true", help="Print the quote as one JSON document on stdout")
-    _add_emulation(what, "With --emulate: ")
-    add_settings(command, all_of_them=True)
+    _look_ahead(command, "This quote", emulate="At the prices of", json="the quote")
 
 
 def _doctor(command: argparse.ArgumentParser) -> None:
-    what = command.add_argument_group("This check-up")
+    _look_ahead(command, "This check-up", emulate="Of", json="what was found")
+
+
+def _look_ahead(command: argparse.ArgumentParser, title: str, *, emulate: str, json: str) -> None:
+    """What is asked of a run that there is not yet."""
+    what = command.add_argument_group(title)
     _add_script(what)
-    what.add_argument("--emulate", action="store_true", help="Of an emulated AWS in this process")
-    what.add_argument("--json", action="store_true", help="Print what was found as one JSON document on stdout")
+    what.add_argument("--emulate", action="store_true", help=f"{emulate} an emulated AWS in this process")
+    what.add_argument("--json", action="store_true", help=f"Print {json} as one JSON document on stdout")
     _add_emulation(what, "With --emulate: ")
     add_settings(command, all_of_them=True)
 

@@ -18,7 +18,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from runctl_action.cloud import offers
-from runctl_action.cloud.instances import launch_parameters
+from runctl_action.cloud.launch_call import launch_parameters
 from runctl_action.cloud.prices import Prices
 from runctl_action.contract.documents import Market, Offer
 from runctl_action.doctor.checkup import Facts, NotNeeded, Unseen

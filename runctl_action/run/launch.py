@@ -13,10 +13,9 @@ from runctl_action.cloud.instances import (
     Instances,
     Refused,
     error_class,
-    launch_parameters,
     require_state,
-    token_bytes,
 )
+from runctl_action.cloud.launch_call import launch_parameters, token_bytes
 from runctl_action.cloud.store import Store
 from runctl_action.contract.documents import InstanceRecord, Market, Offer, OfferTried
 from runctl_action.contract.layout import Layout, client_token

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runctl_action.cloud.instances import user_data
+from runctl_action.cloud.launch_call import user_data
 
 PROJECT = Path(__file__).parents[3]
 TIMERS = ("runctl-lease", "runctl-lease-forced", "runctl-limit", "runctl-limit-forced", "runctl-limit-next")

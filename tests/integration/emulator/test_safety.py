@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from runctl_action.cloud.instances import user_data
+from runctl_action.cloud.launch_call import user_data
 from runctl_action.emulator import power, supervisor
 
 ASKS = f"for name in {' '.join(power.SHIMS)}; do command -v $name; done"

@@ -15,11 +15,9 @@ from runctl_action.cloud.instances import (
     Refused,
     Subnet,
     error_class,
-    launch_parameters,
     require_state,
-    token_bytes,
-    user_data,
 )
+from runctl_action.cloud.launch_call import launch_parameters, token_bytes, user_data
 from runctl_action.contract.documents import Offer
 from runctl_action.contract.layout import TAG_DEADLINE, client_token
 from runctl_action.errors import CloudError, PermissionDenied, WrongInstanceState
