@@ -16,7 +16,7 @@ from runctl_action.contract.documents import Budget, Claim, End, Order, Packs, P
 from runctl_action.contract.layout import Layout
 from runctl_action.contract.reports import Report
 from runctl_action.errors import RunctlError
-from runctl_action.run import decide, tools
+from runctl_action.run import actions, tools
 from runctl_action.run.launch import Launches
 from runctl_action.run.observe import Attempt, Knowledge, Observation
 from runctl_action.run.pricing import Pricing
@@ -69,38 +69,38 @@ class Actor:
             sleep=self.sleep,
         )
 
-    def act(self, action: decide.Action, seen: Observation) -> None:
+    def act(self, action: actions.Action, seen: Observation) -> None:
         """Does `action`; a condition that no longer holds (somebody else was first) is not an error."""
         match action:
-            case decide.Wait(seconds=seconds):
+            case actions.Wait(seconds=seconds):
                 self.sleep(seconds)
-            case decide.OpenAttempt(number=number, last_attempt=last_attempt):
+            case actions.OpenAttempt(number=number, last_attempt=last_attempt):
                 self._open(number, last_attempt)
-            case decide.TakeOver(attempt=number):
+            case actions.TakeOver(attempt=number):
                 self._take_over(seen.attempts[number - 1])
-            case decide.Upload():
+            case actions.Upload():
                 self._upload()
-            case decide.Launch(attempt=number):
+            case actions.Launch(attempt=number):
                 self._launches.launch(seen, seen.attempts[number - 1])
-            case decide.Adopt(attempt=number, instance_id=instance_id):
+            case actions.Adopt(attempt=number, instance_id=instance_id):
                 self._launches.adopt(seen, number, instance_id)
-            case decide.Terminate(instance_ids=ids, why=why):
+            case actions.Terminate(instance_ids=ids, why=why):
                 self._terminate(seen, ids, why)
-            case decide.Probe(instance_id=instance_id):
+            case actions.Probe(instance_id=instance_id):
                 self._probe(instance_id)
-            case decide.Start():
+            case actions.Start():
                 self._start(seen, action)
-            case decide.Afford(attempt=number):
+            case actions.Afford(attempt=number):
                 self._afford(seen, seen.attempts[number - 1])
-            case decide.EndAttempt():
+            case actions.EndAttempt():
                 self._end(seen, action)
-            case decide.Finish():
+            case actions.Finish():
                 self._finish(seen)
-            case decide.Post():
+            case actions.Post():
                 self._post(seen)
-            case decide.Close():
+            case actions.Close():
                 self._close(seen)
-            case decide.Done():
+            case actions.Done():
                 return
 
     def _open(self, number: int, last_attempt: int) -> None:
@@ -164,7 +164,7 @@ class Actor:
             return
         self.knowledge.platforms[instance_id] = platform
 
-    def _start(self, seen: Observation, action: decide.Start) -> None:
+    def _start(self, seen: Observation, action: actions.Start) -> None:
         """Tells the winner to start, and what: everything that the host has to trust is in this one command."""
         attempt = seen.attempts[action.attempt - 1]
         record = attempt.record
@@ -185,7 +185,7 @@ class Actor:
         )
         if order.budget_seconds is not None and order.budget_seconds <= 0:
             message = "max-cost leaves no time to train: it went into earlier attempts, or into launching"
-            self._end(seen, decide.EndAttempt(action.attempt, "timed-out", "budget", message))
+            self._end(seen, actions.EndAttempt(action.attempt, "timed-out", "budget", message))
             return
         package = tools.host_package()
         uv = tools.uv_archive(self.knowledge.platforms[action.instance_id], self.cache)
@@ -212,7 +212,7 @@ class Actor:
         self.knowledge.start_error = result.stdout.strip()[-500:]
         self.knowledge.started_at[action.instance_id] = self.monotonic()
 
-    def _write_resume(self, action: decide.Start) -> str | None:
+    def _write_resume(self, action: actions.Start) -> str | None:
         """What the attempt starts from is written once, so that whoever repeats the start says the same; its sha256."""
         if action.resume is None:
             return None
@@ -232,7 +232,7 @@ class Actor:
             budget = Budget(until=at + timedelta(seconds=min(left, _FAR_SECONDS)))
             self.store.put(self.layout.run(self.run_id).budget(attempt.number), budget.to_json())
 
-    def _end(self, seen: Observation, action: decide.EndAttempt) -> None:
+    def _end(self, seen: Observation, action: actions.EndAttempt) -> None:
         keys = self.layout.run(self.run_id)
         if action.cause == "sync" and self.store.size(keys.end(action.attempt)) is None:
             # What is in the bucket cannot be relied on: the next attempt, and the next run, upload it afresh.

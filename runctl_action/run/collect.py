@@ -11,7 +11,7 @@ from runctl_action.cloud.store import Store
 from runctl_action.contract.layout import RUN_ID, TAG_RUN, Layout
 from runctl_action.contract.reports import Report
 from runctl_action.errors import CloudError, RunctlError
-from runctl_action.run import decide
+from runctl_action.run import actions, decide
 from runctl_action.run.settle import Settler
 
 # A host that is about to be started is waited for this long: its first lease is short, and the next `collect` far off.
@@ -90,7 +90,7 @@ class Collector:
     def _look(self, run_id: str, settler: Settler) -> Collected:
         try:
             seen = settler.observe()
-            return Collected(run_id, settler.report(seen), would=decide.describe(decide.decide(seen)))
+            return Collected(run_id, settler.report(seen), would=actions.describe(decide.decide(seen)))
         except Exception as error:  # noqa: BLE001  - whatever one run's documents bring about is not the others' matter
             return Collected(run_id, error=_as_ours(error))
 

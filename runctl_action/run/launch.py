@@ -20,7 +20,7 @@ from runctl_action.cloud.store import Store
 from runctl_action.contract.documents import InstanceRecord, Market, Offer, OfferTried
 from runctl_action.contract.layout import Layout, client_token
 from runctl_action.errors import CloudError
-from runctl_action.run import decide
+from runctl_action.run import actions
 from runctl_action.run.observe import Attempt, Knowledge, Observation
 from runctl_action.run.pricing import Pricing
 from runctl_action.run.summary import fallback
@@ -43,7 +43,7 @@ class Launches:
     knowledge: Knowledge
     pricing: Pricing
     claim: Callable[[Attempt], bool]
-    end: Callable[[Observation, decide.EndAttempt], None]
+    end: Callable[[Observation, actions.EndAttempt], None]
     warn: Callable[[str], None]
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
@@ -64,7 +64,7 @@ class Launches:
         else:
             offer = self._next_offer(seen, attempt)
             if offer is None:
-                self.end(seen, decide.EndAttempt(attempt.number, "failed", "cloud", _refusals(attempt)))
+                self.end(seen, actions.EndAttempt(attempt.number, "failed", "cloud", _refusals(attempt)))
                 return
             tried = self._written(seen, attempt, index, offer)
         key = self.layout.run(self.run_id).offer(attempt.number, index)
@@ -78,7 +78,7 @@ class Launches:
             update = {"error_code": refused.code, "error_message": str(refused)}
             self.store.put(key, tried.model_copy(update=update).to_json())
             if refused.kind == "fatal":
-                self.end(seen, decide.EndAttempt(attempt.number, "failed", "cloud", str(refused)))
+                self.end(seen, actions.EndAttempt(attempt.number, "failed", "cloud", str(refused)))
             elif tried.offer.market == "spot":
                 self.warn(f"spot {tried.offer.instance_type} in {tried.offer.zone} was refused: {refused.code}")
             return
@@ -172,7 +172,7 @@ class Launches:
             role_id = self.instances.profile_role_id(profile_of(instance))
         except CloudError as error:
             message = f"{error} ({error.hint})" if error.hint else str(error)
-            self.end(seen, decide.EndAttempt(attempt.number, "failed", "cloud", message))
+            self.end(seen, actions.EndAttempt(attempt.number, "failed", "cloud", message))
             return
         record = InstanceRecord(
             instance_id=instance_id,

@@ -12,7 +12,7 @@ from typing import Literal, Protocol, TypeVar
 
 from runctl_action.contract.reports import Report
 from runctl_action.errors import CloudError, CredentialsError, PermissionDenied, Unavailable
-from runctl_action.run import decide
+from runctl_action.run import actions, decide
 from runctl_action.run.act import Actor
 from runctl_action.run.follow import Follower
 from runctl_action.run.observe import Observation, Observer
@@ -60,31 +60,31 @@ class Settler:
             seen = self.patiently(self.observe)
             self._show(seen)
             action = decide.decide(seen)
-            if isinstance(action, decide.Done) or until(seen):
+            if isinstance(action, actions.Done) or until(seen):
                 return self.report(seen)
             try:
                 self.patiently(lambda: self._act(action, seen))  # noqa: B023  - it is called before the next round
             except PermissionDenied as error:
                 if not self._can_bear(action, seen, error):
                     raise
-                if isinstance(action, decide.Close):
+                if isinstance(action, actions.Close):
                     return self.report(seen)
 
     def advance(self) -> tuple[Report, Advanced]:
         """Does everything that can be done without waiting; the report as of then, and how far the run is."""
-        before: decide.Action | None = None
+        before: actions.Action | None = None
         while True:
             seen = self.observe()
             action = decide.decide(seen)
-            if isinstance(action, decide.Done):
+            if isinstance(action, actions.Done):
                 return self.report(seen), "done"
-            if isinstance(action, decide.Launch) and action == before:
+            if isinstance(action, actions.Launch) and action == before:
                 return self.report(seen), "soon"  # another offer, or EC2 says later: others come first
             before = action
-            if isinstance(action, decide.Wait):
+            if isinstance(action, actions.Wait):
                 return self.report(seen), "soon" if _is_soon(seen) else "under way"
             self._act(action, seen)
-            if isinstance(action, decide.Probe) and action.instance_id not in self.actor.knowledge.platforms:
+            if isinstance(action, actions.Probe) and action.instance_id not in self.actor.knowledge.platforms:
                 return self.report(seen), "soon"
 
     def look(self) -> Report:
@@ -123,7 +123,7 @@ class Settler:
                 self.actor.sleep(pause)
                 pause = min(pause * 2, _ASK_AGAIN_AT_MOST)
 
-    def _act(self, action: decide.Action, seen: Observation) -> None:
+    def _act(self, action: actions.Action, seen: Observation) -> None:
         """What AWS does not let us do before the training began ends the attempt, and with it its instance."""
         try:
             self.actor.act(action, seen)
@@ -135,16 +135,16 @@ class Settler:
             if last is None or not is_ours or last.end or last.has_started:
                 raise
             told = f"{error} ({error.hint})" if error.hint else str(error)
-            self.actor.act(decide.EndAttempt(last.number, "failed", "cloud", told), seen)
+            self.actor.act(actions.EndAttempt(last.number, "failed", "cloud", told), seen)
 
-    def _can_bear(self, action: decide.Action, seen: Observation, error: PermissionDenied) -> bool:
+    def _can_bear(self, action: actions.Action, seen: Observation, error: PermissionDenied) -> bool:
         """What is over stays over, also where we may not clean up behind it: an instance that we may not terminate
         powers itself off, at its end or by its lease, and is waited for."""
         match action:
-            case decide.Close():
+            case actions.Close():
                 self._warn_once(f"{error}; the run is over, and stays in the list of what is open")
                 return True
-            case decide.Terminate(instance_ids=ids) if seen.last is not None and seen.last.end is not None:
+            case actions.Terminate(instance_ids=ids) if seen.last is not None and seen.last.end is not None:
                 self._denied_since = self._denied_since or self.monotonic()
                 if self.monotonic() - self._denied_since > _PATIENCE_SECONDS:
                     return False

@@ -16,7 +16,7 @@ from aws_model.world import BEGIN, BUCKET, World
 from runctl_action.cloud.instances import Instance
 from runctl_action.contract.layout import TAG_ATTEMPT, TAG_BUCKET, TAG_DEADLINE, TAG_RUN
 from runctl_action.errors import PermissionDenied
-from runctl_action.run import decide
+from runctl_action.run import actions, decide
 from runctl_action.run.collect import Collected
 from runctl_action.run.observe import Observation
 
@@ -38,7 +38,7 @@ def collector(world: World, cache: Any, number: int = 9, **fields: Any) -> Proce
 
 
 def left_behind(
-    world: World, cache: Any, at: type[decide.Action], run_id: str = RUN, *, when: Callable[[Observation], bool] = bool
+    world: World, cache: Any, at: type[actions.Action], run_id: str = RUN, *, when: Callable[[Observation], bool] = bool
 ) -> None:
     """A launcher is gone just before its first action of kind `at` (when `when`); its source is uploaded."""
     launcher = Process(world, "launcher", 1, cache, run_id, upload_seconds=0.0)
@@ -93,7 +93,7 @@ class TestAnInstanceWithoutARun:
 
         world = world_with(stray("i-1", past=True))
         begin(world)
-        left_behind(world, cache, decide.Finish)
+        left_behind(world, cache, actions.Finish)
         process = collector(world, cache).collector()
         process.instances = Powerless(world)  # type: ignore[assignment]
         found = process.collect()
@@ -149,7 +149,7 @@ class TestAnOpenRun:
     def test_that_boots_is_started_within_one_collect(self, cache):
         world = World(scripts=lambda _, count: Script(boots_in=40.0))
         begin(world)
-        left_behind(world, cache, decide.Probe)
+        left_behind(world, cache, actions.Probe)
         collector(world, cache).collect()
         assert [len(machine.told) for machine in world.machines.values()] == [1]
         assert world.seconds < 120
@@ -157,7 +157,7 @@ class TestAnOpenRun:
     def test_that_trains_is_left_to_train(self, cache):
         world = World(scripts=lambda _, count: Script(trains_for=100.0))
         begin(world)
-        left_behind(world, cache, decide.Wait, when=lambda seen: seen.last is not None and seen.last.has_started)
+        left_behind(world, cache, actions.Wait, when=lambda seen: seen.last is not None and seen.last.has_started)
         before = world.seconds
         world.pass_time(30)
         assert outcomes(collector(world, cache).collect()) == {RUN: None}
@@ -166,7 +166,7 @@ class TestAnOpenRun:
     def test_that_nobody_starts_is_waited_for_five_minutes_at_most(self, cache):
         world = World(scripts=lambda _, count: Script(answers_after=None))
         begin(world)
-        left_behind(world, cache, decide.Probe)
+        left_behind(world, cache, actions.Probe)
         before = world.seconds
         assert outcomes(collector(world, cache).collect()) == {RUN: None}
         assert 300 <= world.seconds - before < 310
@@ -174,14 +174,14 @@ class TestAnOpenRun:
     def test_whose_launcher_is_at_it_is_left_to_it(self, cache):
         world = World()
         begin(world)
-        left_behind(world, cache, decide.Launch)
+        left_behind(world, cache, actions.Launch)
         collector(world, cache).collect()
         assert world.machines == {}
 
     def test_whose_launcher_is_gone_for_a_minute_is_taken_over(self, cache):
         world = World()
         begin(world)
-        left_behind(world, cache, decide.Launch)
+        left_behind(world, cache, actions.Launch)
         world.pass_time(61)
         collector(world, cache).collect()
         assert [len(machine.told) for machine in world.machines.values()] == [1]
@@ -190,7 +190,7 @@ class TestAnOpenRun:
         world = World()
         begin(world, spec("run-1"), spec("run-2"), spec("run-3"))
         for run_id in ("run-1", "run-3"):
-            left_behind(world, cache, decide.Probe, run_id)
+            left_behind(world, cache, actions.Probe, run_id)
         process = collector(world, cache).collector()
         settler_of = process.settler_of
 
@@ -209,7 +209,7 @@ class TestAnOpenRun:
     def test_is_settled_by_three_at_once_as_by_one(self, cache):
         world = World()
         begin(world)
-        left_behind(world, cache, decide.Finish)
+        left_behind(world, cache, actions.Finish)
         processes = [collector(world, cache, number) for number in (1, 2, 3)]
 
         def in_turns(name: str) -> None:
@@ -230,7 +230,7 @@ def test_a_run_that_finds_a_defect_in_us_does_not_hold_up_the_others(cache):
     world = World()
     begin(world, spec("run-1"), spec("run-2"), spec("run-3"))
     for run_id in ("run-1", "run-3"):
-        left_behind(world, cache, decide.Probe, run_id)
+        left_behind(world, cache, actions.Probe, run_id)
     process = collector(world, cache).collector()
     settler_of = process.settler_of
 
@@ -251,12 +251,12 @@ class TestADryRun:
     @pytest.mark.parametrize(
         ("at", "would"),
         [
-            (decide.OpenAttempt, "open attempt 1"),
-            (decide.Probe, "start it on i-00000001"),
-            (decide.EndAttempt, "end attempt 1: succeeded"),
-            (decide.Finish, "write its report"),
-            (decide.Post, "post its report"),
-            (decide.Close, "close it"),
+            (actions.OpenAttempt, "open attempt 1"),
+            (actions.Probe, "start it on i-00000001"),
+            (actions.EndAttempt, "end attempt 1: succeeded"),
+            (actions.Finish, "write its report"),
+            (actions.Post, "post its report"),
+            (actions.Close, "close it"),
         ],
     )
     def test_says_what_would_be_done_and_changes_nothing(self, cache, at, would):

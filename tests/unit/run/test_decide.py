@@ -31,7 +31,7 @@ from runctl_action.contract.documents import (
 )
 from runctl_action.contract.layout import TAG_DEADLINE, TAG_RUN
 from runctl_action.contract.reports import Report, Synced
-from runctl_action.run import decide
+from runctl_action.run import actions, decide
 from runctl_action.run.observe import Attempt, Knowledge, Observation
 from runctl_action.run.summary import fallback
 
@@ -138,121 +138,121 @@ def stopped(ago: timedelta = timedelta()) -> Stop:
 
 
 TABLE: dict[str, tuple[Observation, Any]] = {
-    "a new run gets its first attempt": (seen(), decide.OpenAttempt(1, 3)),
-    "the source goes up beside the launch": (seen(attempt(), packs=None, knowledge=Knowledge(ME, can_upload=True)), decide.Upload()),
-    "my claim launches": (seen(attempt()), decide.Launch(1)),
-    "another's claim is waited for": (seen(attempt(claim=claim(OTHER))), decide.Wait),
-    "another's expired claim is taken over": (seen(attempt(claim=claim(OTHER, expired=True))), decide.TakeOver(1)),
-    "an instance without a winner is adopted": (seen(attempt(instances=(instance("i-2"), instance("i-1")))), decide.Adopt(1, "i-1")),
-    "a stop before the launch ends it": (seen(attempt(), stop=STOP), decide.EndAttempt),
-    "a stop waits for a launch that was not answered to show": (seen(attempt(tried=(tried(),)), stop=STOP), decide.Wait),
-    "and takes what has shown": (seen(attempt(tried=(tried(),), instances=(instance(),)), stop=STOP), decide.Adopt(1, "i-1")),
-    "and ends when nothing has": (seen(attempt(tried=(tried(at=NOW - MINUTE),)), stop=stopped(MINUTE)), decide.EndAttempt),
+    "a new run gets its first attempt": (seen(), actions.OpenAttempt(1, 3)),
+    "the source goes up beside the launch": (seen(attempt(), packs=None, knowledge=Knowledge(ME, can_upload=True)), actions.Upload()),
+    "my claim launches": (seen(attempt()), actions.Launch(1)),
+    "another's claim is waited for": (seen(attempt(claim=claim(OTHER))), actions.Wait),
+    "another's expired claim is taken over": (seen(attempt(claim=claim(OTHER, expired=True))), actions.TakeOver(1)),
+    "an instance without a winner is adopted": (seen(attempt(instances=(instance("i-2"), instance("i-1")))), actions.Adopt(1, "i-1")),
+    "a stop before the launch ends it": (seen(attempt(), stop=STOP), actions.EndAttempt),
+    "a stop waits for a launch that was not answered to show": (seen(attempt(tried=(tried(),)), stop=STOP), actions.Wait),
+    "and takes what has shown": (seen(attempt(tried=(tried(),), instances=(instance(),)), stop=STOP), actions.Adopt(1, "i-1")),
+    "and ends when nothing has": (seen(attempt(tried=(tried(at=NOW - MINUTE),)), stop=stopped(MINUTE)), actions.EndAttempt),
     "who has no source does not launch what it could not train": (
-        seen(attempt(claim=claim(OTHER, expired=True)), packs=None), decide.Wait(5, "a launcher that has the source")),
+        seen(attempt(claim=claim(OTHER, expired=True)), packs=None), actions.Wait(5, "a launcher that has the source")),
     "but who has it does": (
-        seen(attempt(claim=claim(OTHER, expired=True)), packs=None, knowledge=Knowledge(me=ME, can_upload=True)), decide.TakeOver(1)),
+        seen(attempt(claim=claim(OTHER, expired=True)), packs=None, knowledge=Knowledge(me=ME, can_upload=True)), actions.TakeOver(1)),
     "and when nobody comes it is over": (
-        seen(attempt(claim=claim(OTHER, expired=True)), packs=None, now=NOW + 15 * MINUTE), decide.EndAttempt),
+        seen(attempt(claim=claim(OTHER, expired=True)), packs=None, now=NOW + 15 * MINUTE), actions.EndAttempt),
     "a loser is terminated": (
-        seen(attempt(record=record(), instances=(instance(), instance("i-2")))), decide.Terminate(("i-2",), "another instance won attempt 1")),
-    "an instance past its deadline is terminated": (seen(attempt(record=record(), instances=(instance(tags=PAST),))), decide.Terminate),
-    "a pending instance is waited for": (seen(attempt(record=record(), instances=(instance(state="pending"),))), decide.Wait),
-    "a running instance is asked whether it is ready": (seen(attempt(**RUNNING)), decide.Probe(1, "i-1")),
-    "a ready one without source waits for the upload": (seen(attempt(**RUNNING), packs=None, knowledge=ready(upload="running")), decide.Wait),
-    "a failed upload ends the attempt": (seen(attempt(**RUNNING), packs=None, knowledge=ready(upload="failed")), decide.EndAttempt),
-    "a ready one is started": (seen(attempt(**RUNNING), knowledge=ready()), decide.Start(1, "i-1", None)),
-    "a start that was not heard is sent again": (seen(attempt(**RUNNING), knowledge=ready(started_at={"i-1": 900.0})), decide.Start),
-    "a start that was just sent is waited for": (seen(attempt(**RUNNING), knowledge=ready(started_at={"i-1": 999.0})), decide.Wait),
-    "three failed starts end it": (seen(attempt(**RUNNING), knowledge=ready(start_failures={1: 3})), decide.EndAttempt),
-    "never ready ends it": (seen(attempt(record=record(age=timedelta(minutes=16)), instances=(instance(),))), decide.EndAttempt),
-    "a training is followed": (seen(attempt(**RUNNING, status=status()), knowledge=ready()), decide.Wait(1, "the training")),
+        seen(attempt(record=record(), instances=(instance(), instance("i-2")))), actions.Terminate(("i-2",), "another instance won attempt 1")),
+    "an instance past its deadline is terminated": (seen(attempt(record=record(), instances=(instance(tags=PAST),))), actions.Terminate),
+    "a pending instance is waited for": (seen(attempt(record=record(), instances=(instance(state="pending"),))), actions.Wait),
+    "a running instance is asked whether it is ready": (seen(attempt(**RUNNING)), actions.Probe(1, "i-1")),
+    "a ready one without source waits for the upload": (seen(attempt(**RUNNING), packs=None, knowledge=ready(upload="running")), actions.Wait),
+    "a failed upload ends the attempt": (seen(attempt(**RUNNING), packs=None, knowledge=ready(upload="failed")), actions.EndAttempt),
+    "a ready one is started": (seen(attempt(**RUNNING), knowledge=ready()), actions.Start(1, "i-1", None)),
+    "a start that was not heard is sent again": (seen(attempt(**RUNNING), knowledge=ready(started_at={"i-1": 900.0})), actions.Start),
+    "a start that was just sent is waited for": (seen(attempt(**RUNNING), knowledge=ready(started_at={"i-1": 999.0})), actions.Wait),
+    "three failed starts end it": (seen(attempt(**RUNNING), knowledge=ready(start_failures={1: 3})), actions.EndAttempt),
+    "never ready ends it": (seen(attempt(record=record(age=timedelta(minutes=16)), instances=(instance(),))), actions.EndAttempt),
+    "a training is followed": (seen(attempt(**RUNNING, status=status()), knowledge=ready()), actions.Wait(1, "the training")),
     "a silent host on a running instance is waited for": (
-        seen(attempt(**RUNNING, status=status()), knowledge=ready(beat_changed_at=900.0)), decide.Wait),
+        seen(attempt(**RUNNING, status=status()), knowledge=ready(beat_changed_at=900.0)), actions.Wait),
     "a host that is silent for long is ended": (
-        seen(attempt(**RUNNING, status=status()), knowledge=ready(beat_changed_at=0.0)), decide.Terminate),
+        seen(attempt(**RUNNING, status=status()), knowledge=ready(beat_changed_at=0.0)), actions.Terminate),
     "a silent existing instance is never ended by us": (
-        seen(attempt(record=record(market="existing"), instances=(instance(),), status=status()), knowledge=ready(beat_changed_at=0.0)), decide.Wait),
-    "what a budget still buys is worked out": (seen(attempt(**TRAINING), spec=BUDGET, knowledge=ready()), decide.Afford(1)),
+        seen(attempt(record=record(market="existing"), instances=(instance(),), status=status()), knowledge=ready(beat_changed_at=0.0)), actions.Wait),
+    "what a budget still buys is worked out": (seen(attempt(**TRAINING), spec=BUDGET, knowledge=ready()), actions.Afford(1)),
     "and again after a minute": (
-        seen(attempt(**TRAINING), spec=BUDGET, knowledge=ready(afforded_at=939.9)), decide.Afford(1)),
+        seen(attempt(**TRAINING), spec=BUDGET, knowledge=ready(afforded_at=939.9)), actions.Afford(1)),
     "and not before": (
-        seen(attempt(**TRAINING), spec=BUDGET, knowledge=ready(afforded_at=940.0)), decide.Wait(1, "the training")),
+        seen(attempt(**TRAINING), spec=BUDGET, knowledge=ready(afforded_at=940.0)), actions.Wait(1, "the training")),
     "not before the first heartbeat": (
-        seen(attempt(**RUNNING), spec=BUDGET, knowledge=ready(started_at={"i-1": 999.0})), decide.Wait(0.5, "the host to begin")),
+        seen(attempt(**RUNNING), spec=BUDGET, knowledge=ready(started_at={"i-1": 999.0})), actions.Wait(0.5, "the host to begin")),
     "not for a host that is silent": (
-        seen(attempt(**TRAINING), spec=BUDGET, knowledge=ready(beat_changed_at=939.0)), decide.Wait(5, "a heartbeat: none for 61 s, the instance is running")),
-    "not once there is a result": (seen(attempt(**TRAINING, result=result()), spec=BUDGET, knowledge=ready()), decide.EndAttempt),
-    "a stopped training is waited for": (seen(attempt(**TRAINING), stop=stopped(), knowledge=ready()), decide.Wait(1, "the training")),
+        seen(attempt(**TRAINING), spec=BUDGET, knowledge=ready(beat_changed_at=939.0)), actions.Wait(5, "a heartbeat: none for 61 s, the instance is running")),
+    "not once there is a result": (seen(attempt(**TRAINING, result=result()), spec=BUDGET, knowledge=ready()), actions.EndAttempt),
+    "a stopped training is waited for": (seen(attempt(**TRAINING), stop=stopped(), knowledge=ready()), actions.Wait(1, "the training")),
     "until its grace and two minutes are over": (
-        seen(attempt(**TRAINING), stop=stopped(timedelta(seconds=180)), knowledge=ready()), decide.Wait(1, "the training")),
+        seen(attempt(**TRAINING), stop=stopped(timedelta(seconds=180)), knowledge=ready()), actions.Wait(1, "the training")),
     "then its host is terminated": (
         seen(attempt(**TRAINING), stop=stopped(timedelta(seconds=181)), knowledge=ready()),
-        decide.Terminate),
+        actions.Terminate),
     "a longer grace is waited for": (
-        seen(attempt(**TRAINING), stop=stopped(timedelta(seconds=181)), spec=spec(grace_seconds=61), knowledge=ready()), decide.Wait),
+        seen(attempt(**TRAINING), stop=stopped(timedelta(seconds=181)), spec=spec(grace_seconds=61), knowledge=ready()), actions.Wait),
     "a stopped one that is silent for a minute is terminated": (
         seen(attempt(**TRAINING), stop=stopped(), knowledge=ready(beat_changed_at=939.0)),
-        decide.Terminate(("i-1",), "asked to stop, and silent for 61 s")),
-    "and not sooner": (seen(attempt(**TRAINING), stop=stopped(), knowledge=ready(beat_changed_at=940.0)), decide.Wait),
+        actions.Terminate(("i-1",), "asked to stop, and silent for 61 s")),
+    "and not sooner": (seen(attempt(**TRAINING), stop=stopped(), knowledge=ready(beat_changed_at=940.0)), actions.Wait),
     "a stop of an earlier attempt is none": (
         seen(attempt(end=end()), attempt(2, **TRAINING, claim=claim(last_attempt=4)), stop=stopped(timedelta(hours=1)), knowledge=ready()),
-        decide.Wait(1, "the training")),
+        actions.Wait(1, "the training")),
     "but one that was opened meanwhile, without anybody asking, is stopped too": (
         seen(attempt(end=end("interrupted", "spot-reclaimed")), attempt(2, **RUNNING), stop=stopped(), knowledge=ready()),
-        decide.EndAttempt),
-    "a host that was shut down waits for EC2 to say why": (seen(attempt(**RUNNING, result=SHUT_DOWN)), decide.Wait),
+        actions.EndAttempt),
+    "a host that was shut down waits for EC2 to say why": (seen(attempt(**RUNNING, result=SHUT_DOWN)), actions.Wait),
     "by somebody, it is cancelled": (
         seen(attempt(record=record(), instances=(instance(state="stopping", reason="Client.UserInitiatedShutdown"),), result=SHUT_DOWN)),
-        decide.EndAttempt(1, "cancelled", "stopped", "somebody stopped or terminated the instance")),
+        actions.EndAttempt(1, "cancelled", "stopped", "somebody stopped or terminated the instance")),
     "by AWS, it is interrupted": (
         seen(attempt(record=record(), instances=(instance(state="stopping", reason="Server.ScheduledStop"),), result=SHUT_DOWN)),
-        decide.EndAttempt(1, "interrupted", "host-stopped", "")),
+        actions.EndAttempt(1, "interrupted", "host-stopped", "")),
     "a stopped existing instance that is silent is left alone": (
         seen(attempt(**EXISTING), stop=stopped(), knowledge=ready(beat_changed_at=939.0)),
-        decide.EndAttempt(1, "cancelled", "stopped", "asked to stop, and silent for 61 s; i-1 is yours and was left as it is")),
+        actions.EndAttempt(1, "cancelled", "stopped", "asked to stop, and silent for 61 s; i-1 is yours and was left as it is")),
     "and one that does not end in time": (
         seen(attempt(**EXISTING), stop=stopped(timedelta(seconds=181)), knowledge=ready()),
-        decide.EndAttempt),
+        actions.EndAttempt),
     "a terminated host of a stopped run ends it": (
         seen(attempt(**TRAINING | {"instances": (instance(state="shutting-down"),)}), stop=stopped(), knowledge=ready(beat_changed_at=900.0)),
-        decide.EndAttempt(1, "cancelled", "stopped", "the instance was terminated after a stop")),
-    "a result ends the attempt": (seen(attempt(**RUNNING, result=result())), decide.EndAttempt(1, "succeeded", None, "")),
+        actions.EndAttempt(1, "cancelled", "stopped", "the instance was terminated after a stop")),
+    "a result ends the attempt": (seen(attempt(**RUNNING, result=result())), actions.EndAttempt(1, "succeeded", None, "")),
     "a success with another exit code is a defect": (
         seen(attempt(**RUNNING, result=result(exit_code=3))),
-        decide.EndAttempt(1, "failed", "defect", "the host said succeeded, but the exit code is 3")),
-    "a success of other code is a sync failure": (seen(attempt(**RUNNING, result=result(digest="0" * 64))), decide.EndAttempt),
+        actions.EndAttempt(1, "failed", "defect", "the host said succeeded, but the exit code is 3")),
+    "a success of other code is a sync failure": (seen(attempt(**RUNNING, result=result(digest="0" * 64))), actions.EndAttempt),
     "an ended attempt's instance is terminated": (
-        seen(attempt(**RUNNING, end=end())), decide.Terminate(("i-1",), "attempt 1 is over")),
-    "a kept one stays": (seen(attempt(**RUNNING, status=status(), end=end()), spec=spec(keep_on_failure_seconds=600)), decide.Finish()),
+        seen(attempt(**RUNNING, end=end())), actions.Terminate(("i-1",), "attempt 1 is over")),
+    "a kept one stays": (seen(attempt(**RUNNING, status=status(), end=end()), spec=spec(keep_on_failure_seconds=600)), actions.Finish()),
     "an existing instance is never terminated": (
-        seen(attempt(record=record(market="existing"), instances=(instance(),), end=end())), decide.Finish()),
-    "an interruption gets another attempt": (seen(attempt(end=end("interrupted", "spot-reclaimed"))), decide.OpenAttempt(2, 3)),
-    "a stop gets none": (seen(attempt(end=end("interrupted", "spot-reclaimed")), stop=STOP), decide.Finish()),
-    "a failure gets none": (seen(attempt(end=end())), decide.Finish()),
+        seen(attempt(record=record(market="existing"), instances=(instance(),), end=end())), actions.Finish()),
+    "an interruption gets another attempt": (seen(attempt(end=end("interrupted", "spot-reclaimed"))), actions.OpenAttempt(2, 3)),
+    "a stop gets none": (seen(attempt(end=end("interrupted", "spot-reclaimed")), stop=STOP), actions.Finish()),
+    "a failure gets none": (seen(attempt(end=end())), actions.Finish()),
     "the last attempt's interruption is the end": (
-        seen(attempt(end=end()), attempt(2, end=end()), attempt(3, end=end("interrupted", "spot-reclaimed"))), decide.Finish()),
-    "a finished run is closed": (seen(attempt(end=end()), report=report()), decide.Close()),
-    "one that is to be posted is posted first": (posting(), decide.Post()),
+        seen(attempt(end=end()), attempt(2, end=end()), attempt(3, end=end("interrupted", "spot-reclaimed"))), actions.Finish()),
+    "a finished run is closed": (seen(attempt(end=end()), report=report()), actions.Close()),
+    "one that is to be posted is posted first": (posting(), actions.Post()),
     "but not by who cannot": (
         posting(knowledge=Knowledge(me=ME)),
-        decide.Done("there is no github-token, and its report is to be posted"),
+        actions.Done("there is no github-token, and its report is to be posted"),
     ),
-    "nor beside who is at it": (posting(posted(OTHER)), decide.Wait),
-    "whose time runs out": (posting(posted(OTHER, ago=5 * MINUTE)), decide.Post()),
-    "what was posted is closed": (posting(posted(OTHER, where="a comment")), decide.Close()),
+    "nor beside who is at it": (posting(posted(OTHER)), actions.Wait),
+    "whose time runs out": (posting(posted(OTHER, ago=5 * MINUTE)), actions.Post()),
+    "what was posted is closed": (posting(posted(OTHER, where="a comment")), actions.Close()),
     "the report of an attempt before is not it": (
         seen(attempt(end=end()), attempt(2, end=end()), report=report(attempts=2), spec=POSTED,
-             posted=posted(OTHER, where="a comment"), knowledge=Knowledge(me=ME, can_post=True)), decide.Post()),
-    "a closed one is done": (seen(attempt(end=end()), report=report(), is_open=False), decide.Done()),
-    "a finished run's instance is terminated": (seen(attempt(**RUNNING, end=end()), report=report(), is_open=False), decide.Terminate),
-    "a run opened again goes on": (seen(attempt(end=end()), attempt(2), report=report()), decide.Launch(2)),
+             posted=posted(OTHER, where="a comment"), knowledge=Knowledge(me=ME, can_post=True)), actions.Post()),
+    "a closed one is done": (seen(attempt(end=end()), report=report(), is_open=False), actions.Done()),
+    "a finished run's instance is terminated": (seen(attempt(**RUNNING, end=end()), report=report(), is_open=False), actions.Terminate),
+    "a run opened again goes on": (seen(attempt(end=end()), attempt(2), report=report()), actions.Launch(2)),
     "a reclaim without notice": (
         seen(attempt(record=record(), status=status(), instances=(instance(state="terminated", reason="Server.SpotInstanceTermination"),))),
-        decide.EndAttempt(1, "interrupted", "spot-reclaimed", "AWS reclaimed the spot instance without a notice")),
+        actions.EndAttempt(1, "interrupted", "spot-reclaimed", "AWS reclaimed the spot instance without a notice")),
     "gone without a result is lost": (
         seen(attempt(record=record(), status=status(), instances=(instance(state="terminated", reason="Client.InstanceInitiatedShutdown"),))),
-        decide.EndAttempt),
+        actions.EndAttempt),
 }  # fmt: skip
 
 
@@ -269,11 +269,11 @@ def test_a_silent_host_is_lost_only_when_ec2_shows_it_gone() -> None:
         action = decide.decide(
             seen(attempt(record=record(), status=status(), instances=(instance(state=state),)), knowledge=silent)
         )
-        assert not isinstance(action, decide.EndAttempt)
+        assert not isinstance(action, actions.EndAttempt)
     gone = seen(attempt(record=record(), status=status(), instances=(instance(state="terminated"),)), knowledge=silent)
     said = "instance i-1 is terminated (no reason given) and left no result: there had been no heartbeat for "
     action = decide.decide(gone)
-    assert isinstance(action, decide.EndAttempt)
+    assert isinstance(action, actions.EndAttempt)
     assert (action.outcome, action.cause, action.message[: len(said)]) == ("lost", "vanished", said)
 
 
@@ -329,7 +329,7 @@ class TestASuccess:
         number = len(earlier) + 1
         fields = {"record": record(), "result": result(attempt=number, phases=(self.BEGAN,))} | last
         action = decide.decide(seen(*earlier, attempt(number, **fields), spec=spec))
-        assert isinstance(action, decide.EndAttempt)
+        assert isinstance(action, actions.EndAttempt)
         return action.outcome, action.cause
 
     def test_has_a_checkpoint_that_was_written_since_it_began(self) -> None:
@@ -455,7 +455,7 @@ def observations(draw: st.DrawFn) -> Observation:
 @given(observations())
 def test_only_the_winner_is_ever_started_and_only_while_it_runs(observation: Observation) -> None:
     action = decide.decide(observation)
-    if isinstance(action, decide.Start | decide.Probe):
+    if isinstance(action, actions.Start | actions.Probe):
         last = observation.attempts[-1]
         assert last.record is not None
         assert last.record.instance_id == action.instance_id
@@ -470,7 +470,7 @@ def test_nothing_is_launched_while_an_instance_of_the_attempt_is_alive_or_a_winn
     observation: Observation,
 ) -> None:
     action = decide.decide(observation)
-    if isinstance(action, decide.Launch):
+    if isinstance(action, actions.Launch):
         last = observation.attempts[-1]
         assert last.record is None
         assert last.claim.owner == ME
@@ -480,7 +480,7 @@ def test_nothing_is_launched_while_an_instance_of_the_attempt_is_alive_or_a_winn
 @given(observations())
 def test_only_instances_of_this_run_are_terminated_and_never_an_existing_one(observation: Observation) -> None:
     action = decide.decide(observation)
-    if isinstance(action, decide.Terminate):
+    if isinstance(action, actions.Terminate):
         ours = {i.id for a in observation.attempts for i in a.instances} | {
             a.record.instance_id for a in observation.attempts if a.record
         }
@@ -502,9 +502,9 @@ def test_only_instances_of_this_run_are_terminated_and_never_an_existing_one(obs
 @given(observations())
 def test_every_observation_has_an_action_and_a_finished_run_comes_to_rest(observation: Observation) -> None:
     action = decide.decide(observation)
-    assert isinstance(action, decide.Action)
-    if isinstance(action, decide.Wait):
+    assert isinstance(action, actions.Action)
+    if isinstance(action, actions.Wait):
         assert 0 < action.seconds <= 5
-    if isinstance(action, decide.Done):
+    if isinstance(action, actions.Done):
         assert observation.is_finished
         assert not observation.is_open

@@ -13,7 +13,7 @@ from aws_model.world import World
 
 from runctl_action.contract.documents import End
 from runctl_action.errors import CredentialsError, PermissionDenied, Unavailable
-from runctl_action.run import decide
+from runctl_action.run import actions, decide
 
 
 def world_of(script: Script | None = None, **fields: Any) -> World:
@@ -31,7 +31,7 @@ def end_of(world: World, attempt: int = 1) -> End | None:
     return End.model_validate_json(stored.data) if stored else None
 
 
-def until_decided(process: Process, kind: type[decide.Action]) -> None:
+def until_decided(process: Process, kind: type[actions.Action]) -> None:
     """Goes on until `kind` is what comes next."""
     process.settler.settle(lambda seen: isinstance(decide.decide(seen), kind))
 
@@ -133,7 +133,7 @@ class TestWhatAwsDoesNotLetUsDo:
 
     def test_ends_no_attempt_that_somebody_else_launches(self, cache):
         world = world_of()
-        until_decided(launcher(world, cache), decide.Probe)
+        until_decided(launcher(world, cache), actions.Probe)
         attached = self.refused(launcher(world, cache, 2), RefusingSsm.error)
         with pytest.raises(PermissionDenied):
             attached.settler.settle()

@@ -13,7 +13,7 @@ from aws_model.world import BEGIN, BUCKET, Fault, World
 from runctl_action.cloud.instances import Instance
 from runctl_action.contract.documents import Stop
 from runctl_action.contract.layout import TAG_BUCKET, TAG_RUN
-from runctl_action.run import decide
+from runctl_action.run import actions, decide
 from runctl_action.run.observe import Observation
 from runctl_action.run.stop import request_stop, terminate_at_once
 
@@ -47,7 +47,7 @@ def test_an_attempt_that_is_opened_while_somebody_asks_is_stopped(cache):
     launcher = Process(world, "launcher", 1, cache)
 
     def asks(seen: Observation) -> bool:
-        if isinstance(decide.decide(seen), decide.OpenAttempt) and seen.attempts:
+        if isinstance(decide.decide(seen), actions.OpenAttempt) and seen.attempts:
             request_stop(Bucket(world), world.layout, RUN, 1, "me", BEGIN)  # type: ignore[arg-type]
         return False
 
